@@ -1,0 +1,96 @@
+package call
+
+// Kind says what an adapter saw happen to a leg.
+type Kind uint8
+
+// Observation kinds. The comment after each names the fields it uses beyond Leg, Link, At, Received and Native.
+const (
+	// LegCreated: a leg exists. Inbound, Parent, Number, Name, Dialed, User, Device, SIPCallID.
+	LegCreated Kind = iota + 1
+	// LegUpdated: more became known of it. Number, Name, Dialed, User, SIPCallID; empty fields change nothing.
+	LegUpdated
+	// LegAlerting: its party is being rung.
+	LegAlerting
+	// LegConnected: its party (or, for an inbound leg, the switch) answered.
+	LegConnected
+	// LegHeld: its party put the call on hold.
+	LegHeld
+	// LegRetrieved: its party took the call back.
+	LegRetrieved
+	// LegBridged: it joined bridge Bridge; Conference names the room when it is one.
+	LegBridged
+	// LegUnbridged: it left bridge Bridge.
+	LegUnbridged
+	// LegVariable: a configured channel variable or header. Name, Value.
+	LegVariable
+	// IVRPath: the menu path became Value.
+	IVRPath
+	// DTMFDigit: its party pressed Value; Count is the duration in ms.
+	DTMFDigit
+	// LegMedia: codec Value at Count Hz.
+	LegMedia
+	// LegReleasing: its party asked to hang up (BYE, CANCEL). Nothing is cleared yet.
+	LegReleasing
+	// LegCleared: it is over. Q850, SIP, ByParty; Value is the switch's own word for the cause.
+	LegCleared
+	// LegGone: the switch has forgotten it. The call ends when its last leg is gone.
+	LegGone
+	// QueueEnter: it entered Queue at position Count.
+	QueueEnter
+	// QueueLeave: it left Queue with result Value (answered, abandoned, timeout, transferred).
+	QueueLeave
+	// AgentOffer: Agent of Queue is being offered Leg's call; Other is the agent's leg where known.
+	AgentOffer
+	// AgentAccept, AgentReject, AgentTimeout: how that offer ended.
+	AgentAccept
+	AgentReject
+	AgentTimeout
+	// AgentStateChange: Agent is now Value (logged_in, …), with Reason, in Queue. No leg.
+	AgentStateChange
+	// TransferDone: Leg's party passed the call on. Value is blind or attended, Dialed the target number; for
+	// attended, Other is the transferring party's second leg.
+	TransferDone
+	// Diverted: Leg's party sent the call on to Dialed.
+	Diverted
+	// SnapshotLeg: a leg found in the switch's snapshot: LegCreated's fields, and Value its state (initiated,
+	// alerting, connected, held), Bridge when bridged.
+	SnapshotLeg
+	// SnapshotEnd: the snapshot is complete; legs of this switch that it did not name are gone. No leg.
+	SnapshotEnd
+	// LinkDown: nobody listens to this switch any more; its calls become unknown until a snapshot. No leg.
+	LinkDown
+)
+
+// Observation is one thing an adapter saw. Adapters decide nothing about calls; they say what happened to which leg,
+// when by the switch's clock, and what native event said so.
+type Observation struct {
+	Kind      Kind
+	Leg       string // the switch's own leg id
+	Link      string // the switch's own id of the leg's call: the native id of its first leg, when known
+	Other     string
+	Parent    string // the leg that caused this one
+	At        Time   // switch time
+	Received  Time   // our time
+	Native    Native
+	Synthetic bool // from a snapshot or guessed at a time-out
+
+	Inbound   bool
+	Forward   bool // LegCreated: the switch follows a diversion with this leg; Dialed is its target
+	ByParty   bool
+	Number    string // what the leg's party calls itself
+	Name      string
+	Dialed    string
+	User      string // directory user or endpoint: agent1
+	Device    string // PJSIP/agent1, sofia/internal/agent1@…
+	SIPCallID string
+
+	Bridge     string
+	Conference string
+	Queue      string
+	Agent      string
+	Reason     string
+	Value      string
+	Count      int
+	Q850       int
+	SIP        int
+}

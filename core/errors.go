@@ -1,0 +1,38 @@
+package core
+
+import (
+	"errors"
+	"fmt"
+)
+
+// PermanentError is a failure that trying again soon will not mend: a refused password, a setting the peer rejects.
+type PermanentError struct{ Err error }
+
+func (e *PermanentError) Error() string { return e.Err.Error() }
+func (e *PermanentError) Unwrap() error { return e.Err }
+
+// Permanent marks err; nil stays nil.
+func Permanent(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &PermanentError{err}
+}
+
+// IsPermanent reports whether err, or one it wraps, is a *PermanentError.
+func IsPermanent(err error) bool {
+	var p *PermanentError
+	return errors.As(err, &p)
+}
+
+// BatchError says which items of a batch were not accepted, by index, and why. Items not named were.
+type BatchError struct {
+	Failed map[int]error
+}
+
+func (e *BatchError) Error() string {
+	for i, err := range e.Failed {
+		return fmt.Sprintf("%d of the batch not accepted, item %d: %v", len(e.Failed), i, err)
+	}
+	return "empty batch error"
+}

@@ -1,0 +1,57 @@
+package core
+
+import (
+	"context"
+
+	"github.com/ctigate/ctigate/core/call"
+)
+
+// Sink delivers items somewhere.
+//
+// Write returns nil only when every item of the batch is accepted durably by the sink's own standard (acknowledged,
+// fsynced). Otherwise it returns a *BatchError naming the items that were not accepted, or another error when none
+// were. The host retries what failed before it offers anything later, so order inside a key holds if Write keeps it.
+// The host calls Write from one goroutine at a time and does not change items or what they point to afterwards; the
+// sink must not either. Close flushes and releases within ctx.
+type Sink interface {
+	Write(ctx context.Context, batch []Item) error
+	Close(ctx context.Context) error
+}
+
+// Stream is the family an item belongs to; a sink maps it to a topic or file.
+type Stream string
+
+// Streams, by the names of the Kafka topics without "cti." and ".v1".
+const (
+	StreamEvents     Stream = "events"
+	StreamCalls      Stream = "calls" // Event.Call as it stands; Tombstone when Event is nil
+	StreamRecords    Stream = "records"
+	StreamMedia      Stream = "media"
+	StreamSources    Stream = "sources"
+	StreamStale      Stream = "stale"
+	StreamDeadLetter Stream = "deadletter"
+	StreamRaw        Stream = "raw" // raw passthrough, one topic a switch
+)
+
+// Item is one thing to deliver. Exactly one of Event and Dead is set, or, on StreamCalls, neither for a tombstone;
+// on StreamRaw, Dead carries the frame's bytes.
+type Item struct {
+	Stream Stream
+	Key    string // interaction_id, call_id or switch_id: order is kept within it
+	Event  *call.Event
+	Dead   *DeadLetter
+	Switch call.SwitchRef
+}
+
+// SinkConfig is the settings of one sink kind, with the same contract as AdapterConfig.
+type SinkConfig interface {
+	Validate() []error
+	// Open makes the sink; it may connect, and creates or checks what it needs (topics, folders) within ctx.
+	Open(ctx context.Context, env Env) (Sink, error)
+}
+
+// Enricher adds to events before they are judged and delivered. Enrich runs on the router's one goroutine, must not
+// block or do I/O, and may replace what e points to but never change it in place: e.Call is shared.
+type Enricher interface {
+	Enrich(e *call.Event)
+}
