@@ -1,0 +1,125 @@
+// Package configs loads the gateway's configuration: one YAML file, read strictly, defaults filled in, every fault
+// found at once and named by its line and path, and printed back without its secrets.
+//
+// Nothing in the file is expanded: "${…}" is text. A secret is written {env: NAME} or {file: PATH} and read when it
+// is used. ctigate.example.yaml shows every key with its default.
+package configs
+
+import (
+	"time"
+
+	"github.com/ctigate/ctigate/core"
+)
+
+// MaxSize bounds a configuration file, in bytes.
+const MaxSize = 1 << 20
+
+// Kinds holds the plugin kinds a program has, as constructors of their settings with defaults filled in.
+type Kinds struct {
+	Switches map[string]func() core.AdapterConfig
+	Sinks    map[string]func() core.SinkConfig
+}
+
+// Config is a validated configuration.
+type Config struct {
+	Path     string `yaml:"-"`
+	Switches []Switch
+	Sinks    []Sink
+
+	Enrich    Enrich
+	Freshness Freshness
+	Telemetry Telemetry
+	Log       Log
+	// DrainTimeout bounds how long a shutdown waits for sinks to accept what was received.
+	DrainTimeout time.Duration `yaml:"drain_timeout"`
+	// RawPassthrough copies every native frame to the raw stream of its switch, for audit.
+	RawPassthrough bool `yaml:"raw_passthrough"`
+
+	// FileSinkByDefault is true when no sink was configured and the file sink was put in.
+	FileSinkByDefault bool `yaml:"-"`
+}
+
+// Switch is one switch link.
+type Switch struct {
+	ID   string
+	Kind string
+
+	Config core.AdapterConfig `yaml:"-"` // the kind's own keys
+}
+
+// Sink is one delivery target.
+type Sink struct {
+	Name string // the kind, unless given
+	Kind string
+	// WhenFull says what happens once the sink's queue is full: block (everything waits) or drop (counted).
+	WhenFull string `yaml:"when_full"`
+
+	Config core.SinkConfig `yaml:"-"` // the kind's own keys
+}
+
+// Values of Sink.WhenFull.
+const (
+	Block = "block"
+	Drop  = "drop"
+)
+
+// Enrich is what is added to calls from tables.
+type Enrich struct {
+	// DefaultRegion is the ISO 3166 region that national numbers are read in: "US", "DE". Empty derives nothing from them.
+	DefaultRegion string `yaml:"default_region"`
+	Numbers       []Number
+}
+
+// Number says what a dialed number, or every number with a prefix, stands for.
+type Number struct {
+	Dialed string
+	Prefix string
+	Tenant string
+	Queue  string
+	Label  string
+}
+
+// Freshness holds the ages up to which an event counts as fresh or late.
+type Freshness struct {
+	Fresh   time.Duration
+	Late    time.Duration
+	PerType map[string]Thresholds `yaml:"per_type"`
+}
+
+// Thresholds are those of one event type; zero takes the general one.
+type Thresholds struct {
+	Fresh time.Duration
+	Late  time.Duration
+}
+
+// Telemetry is where metrics, traces and health are offered.
+type Telemetry struct {
+	Listen string // host:port of /metrics, /healthz, /readyz; empty turns them off
+	Token  core.Secret
+	OTLP   OTLP
+}
+
+// OTLP is where metrics and traces are sent.
+type OTLP struct {
+	Endpoint string // http(s)://host:port; empty sends nothing
+	Headers  map[string]core.Secret
+	Interval time.Duration // between metric exports
+	// SampleRatio is the part of calls that are traced, 0 to 1.
+	SampleRatio float64 `yaml:"sample_ratio"`
+}
+
+// Log is how the gateway logs.
+type Log struct {
+	Level  string // debug, info, warn, error
+	Format string // text, json
+}
+
+// Default returns the configuration of an empty file, without switches and sinks.
+func Default() *Config {
+	return &Config{
+		Freshness:    Freshness{Fresh: time.Second, Late: 10 * time.Second},
+		Telemetry:    Telemetry{Listen: "127.0.0.1:9469", OTLP: OTLP{Interval: 15 * time.Second, SampleRatio: 1}},
+		Log:          Log{Level: "info", Format: "text"},
+		DrainTimeout: 15 * time.Second,
+	}
+}
