@@ -21,7 +21,7 @@ const (
 	LegBridged
 	// LegUnbridged: it left bridge Bridge.
 	LegUnbridged
-	// LegVariable: a configured channel variable or header. Name, Value.
+	// LegVariable: a configured channel variable or header. Reason is its name, Value its value.
 	LegVariable
 	// IVRPath: the menu path became Value.
 	IVRPath
@@ -31,10 +31,8 @@ const (
 	LegMedia
 	// LegReleasing: its party asked to hang up (BYE, CANCEL). Nothing is cleared yet.
 	LegReleasing
-	// LegCleared: it is over. Q850, SIP, ByParty; Value is the switch's own word for the cause.
+	// LegCleared: it is over; the call ends with its last leg. Q850, SIP, ByParty; Value is the switch's own word for the cause.
 	LegCleared
-	// LegGone: the switch has forgotten it. The call ends when its last leg is gone.
-	LegGone
 	// QueueEnter: it entered Queue at position Count.
 	QueueEnter
 	// QueueLeave: it left Queue with result Value (answered, abandoned, timeout, transferred).
@@ -75,6 +73,7 @@ type Observation struct {
 	Synthetic bool // from a snapshot or guessed at a time-out
 
 	Inbound   bool
+	Unseen    bool // LegCreated: inferred from something later; its beginning was not seen
 	Forward   bool // LegCreated: the switch follows a diversion with this leg; Dialed is its target
 	ByParty   bool
 	Number    string // what the leg's party calls itself

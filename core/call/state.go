@@ -42,8 +42,8 @@ var transitions = map[ConnectionState]map[ConnectionState]verdict{
 	Null:      {Initiated: moves, Alerting: moves, Connected: moves, Queued: moves, Held: moves, FailedC: moves, Null: same},
 	Initiated: {Initiated: same, Alerting: moves, Connected: moves, Queued: moves, Held: moves, FailedC: moves, Null: moves},
 	Alerting:  {Initiated: same, Alerting: same, Connected: moves, Queued: moves, Held: moves, FailedC: moves, Null: moves},
-	Connected: {Initiated: same, Alerting: same, Connected: same, Held: moves, Queued: moves, Null: moves},
-	Held:      {Initiated: same, Alerting: same, Connected: moves, Held: same, Queued: moves, Null: moves},
-	Queued:    {Initiated: same, Alerting: same, Connected: moves, Held: moves, Queued: same, Null: moves},
+	Connected: {Initiated: same, Connected: same, Held: moves, Queued: moves, Null: moves},
+	Held:      {Initiated: same, Connected: moves, Held: same, Queued: moves, Null: moves},
+	Queued:    {Initiated: same, Connected: moves, Held: moves, Queued: same, Null: moves},
 	FailedC:   {Null: moves, FailedC: same},
 }

@@ -1,0 +1,262 @@
+package call
+
+import "slices"
+
+// settle ends the call when nothing of it is left: at once, or, while it is still in a queue whose end may come on
+// another link, after Options.EndGrace.
+func (t *Tracker) settle(c *tracked, o *Observation) {
+	if c.done || c.live > 0 {
+		return
+	}
+	if c.queueOpen && c.endDue == 0 {
+		c.endDue = t.now + t.opt.EndGrace
+		t.waiting = append(t.waiting, c)
+		return
+	}
+	if !c.queueOpen {
+		t.end(c, o)
+	}
+}
+
+// Tick lets time pass to now, by the receiving clock: calls that waited for the end of their stay in a queue end, and
+// calls that ended long ago are forgotten. Call it about every 50 ms.
+func (t *Tracker) Tick(now Time) []*Event {
+	t.out = nil
+	t.now = max(t.now, now)
+	keep := t.waiting[:0]
+	for _, c := range t.waiting {
+		switch {
+		case c.done || c.live > 0:
+			c.endDue = 0
+		case t.now < c.endDue:
+			keep = append(keep, c)
+		default:
+			t.endWaiting(c)
+		}
+	}
+	t.waiting = keep
+	t.forget()
+	return t.out
+}
+
+// endWaiting ends a call whose stay in the queue was never closed by the switch.
+func (t *Tracker) endWaiting(c *tracked) {
+	t.sw = c.call.Switch
+	o := &Observation{At: c.lastCleared(), Received: t.now, Native: Native{Type: "ctigate.end_grace", ID: c.call.ID}, Synthetic: true}
+	result := "abandoned"
+	if c.answering {
+		result = "answered"
+	}
+	c.miss("queue.left")
+	t.leaveQueue(c, c.first, o, result)
+	t.end(c, o)
+}
+
+func (c *tracked) lastCleared() Time {
+	var at Time
+	for _, l := range c.legs {
+		at = max(at, l.conn.ClearedAt)
+	}
+	return at
+}
+
+// end publishes the end of a call and its record, and remembers it for a while.
+func (t *Tracker) end(c *tracked, o *Observation) {
+	c.call.EndedAt = c.lastCleared()
+	if c.call.MergedInto != "" || c.call.EndedAt == 0 {
+		c.call.EndedAt = o.At
+	}
+	if c.queueOpen {
+		t.leaveQueue(c, c.first, o, "transferred")
+	}
+	c.done, c.blind = true, false
+	c.conclude()
+	t.emit(c, CallEnded, nil, o).Cause = c.call.Cause
+	t.emit(c, CallRecord, nil, o)
+	t.bury(c)
+}
+
+// conclude works out outcome, who hung up, cause and durations.
+func (c *tracked) conclude() {
+	if c.first != nil && c.first.cleared {
+		c.call.Cause = c.first.conn.Cause
+	}
+	switch {
+	case c.call.MergedInto != "":
+	case c.hangup != nil:
+		c.call.HangupBy = c.hangup.name()
+	case !c.uncertain && c.gaps == 0:
+		c.call.HangupBy = "switch"
+	}
+	if c.call.Outcome == "" {
+		c.call.Outcome = c.unanswered()
+	}
+	c.call.Durations = c.durations()
+}
+
+// unanswered is the outcome of a call that no second party took.
+func (c *tracked) unanswered() Outcome {
+	if c.hangup != nil && c.hangup == c.first && c.first.inbound {
+		return Abandoned
+	}
+	if c.call.Queue != nil && c.call.Queue.Result == "abandoned" {
+		return Abandoned
+	}
+	if c.call.Cause != nil {
+		if out := outcomeOf(c.call.Cause.Q850); out != OutcomeUnknown {
+			return out
+		}
+	}
+	for _, l := range slices.Backward(c.legs) {
+		if l != c.first && l.conn.Outcome != "" && l.conn.Outcome != Answered {
+			return l.conn.Outcome
+		}
+	}
+	return OutcomeUnknown
+}
+
+// durations measures the call in switch time. Ring is while any second party was alerting, talk while the first party
+// and a second were connected and nobody was on hold.
+func (c *tracked) durations() *Durations {
+	var ring, talk, hold []Span
+	for _, l := range c.legs {
+		n := l.conn
+		if l.secondParty() || l == c.first && !l.inbound {
+			ring = append(ring, clip(Span{n.AlertingAt, firstOf(n.ConnectedAt, n.ClearedAt, c.call.EndedAt)}, l, c)...)
+		}
+		if l.secondParty() {
+			talk = append(talk, clip(Span{n.ConnectedAt, firstOf(n.ClearedAt, c.call.EndedAt)}, l, c)...)
+		}
+		for _, h := range n.Holds {
+			hold = append(hold, clip(Span{h.From, firstOf(h.To, c.call.EndedAt)}, l, c)...)
+		}
+	}
+	if c.first != nil {
+		first := Span{c.first.conn.ConnectedAt, firstOf(c.first.conn.ClearedAt, c.call.EndedAt)}
+		talk = intersect(talk, first)
+	}
+	d := &Durations{RingMS: total(ring), QueueMS: c.queueMS, HoldMS: total(hold)}
+	d.TalkMS = total(append(talk, hold...)) - d.HoldMS
+	if len(talk) == 0 {
+		d.TalkMS = 0
+	}
+	if c.call.StartedAt != 0 {
+		d.TotalMS = max(0, c.call.EndedAt.Sub(c.call.StartedAt))
+	}
+	return d
+}
+
+func firstOf(ts ...Time) Time {
+	for _, t := range ts {
+		if t != 0 {
+			return t
+		}
+	}
+	return 0
+}
+
+// clip cuts s to l's time in c; nothing remains of an empty or unknown span.
+func clip(s Span, l *leg, c *tracked) []Span {
+	if s.From == 0 {
+		return nil
+	}
+	s.From = max(s.From, l.joined)
+	s.To = min(s.To, c.call.EndedAt)
+	if s.To <= s.From {
+		return nil
+	}
+	return []Span{s}
+}
+
+func intersect(spans []Span, with Span) []Span {
+	var out []Span
+	for _, s := range spans {
+		s.From, s.To = max(s.From, with.From), min(s.To, with.To)
+		if s.To > s.From && with.From != 0 {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// total is the length in milliseconds of the union of spans.
+func total(spans []Span) int64 {
+	s := slices.Clone(spans)
+	slices.SortFunc(s, func(a, b Span) int { return int(a.From - b.From) })
+	var sum, end Time
+	for _, x := range s {
+		from := max(x.From, end)
+		if x.To > from {
+			sum += x.To - from
+			end = x.To
+		}
+	}
+	return sum.Sub(0)
+}
+
+// bury takes an ended call out of the active ones and remembers its legs for Options.Linger.
+func (t *Tracker) bury(c *tracked) {
+	t.unlink(c)
+	legs := c.legs
+	c.legs, c.recentN = nil, 0
+	t.roots[c.call.ID] = c
+	last := c.call
+	c.call = Call{ID: last.ID, InteractionID: last.InteractionID, MergedInto: last.MergedInto, Switch: last.Switch, State: StateEnded}
+	t.ended = append(t.ended, tombstone{due: t.now + t.opt.Linger, c: c, legs: legs})
+	t.forget()
+}
+
+// forget drops the calls that ended longest ago.
+func (t *Tracker) forget() {
+	for len(t.ended)-t.endedHead > 0 {
+		x := &t.ended[t.endedHead]
+		if t.now < x.due && len(t.ended)-t.endedHead <= t.opt.MaxEnded {
+			break
+		}
+		for _, l := range x.legs {
+			delete(t.legs, l.key)
+			if t.sip[l.conn.SIPCallID] == l {
+				delete(t.sip, l.conn.SIPCallID)
+			}
+		}
+		if t.roots[x.c.call.ID] == x.c {
+			delete(t.roots, x.c.call.ID)
+		}
+		*x = tombstone{}
+		t.endedHead++
+	}
+	if t.endedHead > 1024 && t.endedHead*2 > len(t.ended) {
+		t.ended = append([]tombstone(nil), t.ended[t.endedHead:]...)
+		t.endedHead = 0
+	}
+}
+
+// afterEnd publishes what arrived after its call had ended, flagged; it belongs on the stale stream only, because
+// call.ended is a call's last event.
+func (t *Tracker) afterEnd(l *leg, o *Observation) {
+	typ, ok := lateTypes[o.Kind]
+	if !ok || l.cleared && o.Kind == LegCleared {
+		return
+	}
+	if o.Kind == LegAlerting && l.conn.AlertingAt != 0 || o.Kind == LegConnected && l.conn.ConnectedAt != 0 {
+		return // a repetition
+	}
+	if l.c.repeated(o) {
+		return
+	}
+	l.c.late++
+	e := t.emit(l.c, typ, l, o)
+	e.Flags = append(e.Flags, FlagLate)
+}
+
+var lateTypes = map[Kind]EventType{
+	LegAlerting: ConnectionAlerting, LegConnected: ConnectionConnected, LegHeld: ConnectionHeld,
+	LegRetrieved: ConnectionRetrieved, LegCleared: ConnectionCleared, DTMFDigit: DTMFReceived, IVRPath: IVRStep,
+	QueueEnter: QueueEntered, QueueLeave: QueueLeft, AgentOffer: AgentOffered, AgentAccept: AgentAccepted,
+	AgentReject: AgentRejected, AgentTimeout: AgentNoAnswer,
+}
+
+// AfterEnd reports whether e arrived after its call had ended: it goes to the stale stream alone.
+func (e *Event) AfterEnd() bool {
+	return e.Call != nil && e.Call.State == StateEnded && slices.Contains(e.Flags, FlagLate)
+}

@@ -1,0 +1,311 @@
+package call
+
+import (
+	"slices"
+	"strings"
+)
+
+// created starts a leg, and its call when it belongs to none yet. uncertain says that its beginning was not seen.
+func (t *Tracker) created(o *Observation, uncertain bool) *leg {
+	c := t.callFor(o)
+	fresh := c == nil
+	if fresh {
+		c = t.newCall(o)
+	}
+	l := t.addLeg(c, o)
+	if c.done { // its call is over: remember the leg so that what follows is recognized
+		l.cleared = true
+		c.late++
+		t.ended = append(t.ended, tombstone{due: t.now + t.opt.Linger, c: c, legs: []*leg{l}})
+		return l
+	}
+	c.live++
+	if uncertain || o.Unseen {
+		l.inferred, c.uncertain = true, true
+		c.miss("start")
+	}
+	if fresh {
+		t.startCall(c, l, o)
+	} else {
+		c.direct(l)
+	}
+	if to := Initiated; l.conn.State != to {
+		l.write().State = to
+	}
+	t.emit(c, ConnectionInitiated, l, o)
+	return l
+}
+
+// callFor finds the call a new leg belongs to: by the leg that caused it, then by the switch's own link. It may return
+// an ended one, or nil.
+func (t *Tracker) callFor(o *Observation) *tracked {
+	c := t.linked(o)
+	for c != nil && c.done && c.call.MergedInto != "" && t.roots[c.call.MergedInto] != nil {
+		c = t.roots[c.call.MergedInto]
+	}
+	return c
+}
+
+func (t *Tracker) linked(o *Observation) *tracked {
+	for _, id := range [...]string{o.Parent, o.Link} {
+		if id == "" || id == o.Leg {
+			continue
+		}
+		if l := t.legs[legKey{t.sw.ID, id}]; l != nil {
+			return l.c
+		}
+	}
+	return t.roots[NewID(t.sw.ID, root(o))]
+}
+
+// root is the native id of the first leg of o's call, as far as o tells.
+func root(o *Observation) string {
+	if o.Link != "" {
+		return o.Link
+	}
+	if o.Parent != "" {
+		return o.Parent
+	}
+	return o.Leg
+}
+
+func (t *Tracker) newCall(o *Observation) *tracked {
+	id := NewID(t.sw.ID, root(o))
+	t.order++
+	c := &tracked{order: t.order}
+	c.call = Call{ID: id, InteractionID: id, Switch: t.sw, State: StateNew}
+	t.roots[id] = c
+	t.link(c)
+	return c
+}
+
+func (t *Tracker) link(c *tracked) {
+	if t.last == nil {
+		t.first = c
+	} else {
+		t.last.next, c.prev = c, t.last
+	}
+	t.last = c
+	t.active++
+}
+
+func (t *Tracker) unlink(c *tracked) {
+	if c.prev == nil {
+		t.first = c.next
+	} else {
+		c.prev.next = c.next
+	}
+	if c.next == nil {
+		t.last = c.prev
+	} else {
+		c.next.prev = c.prev
+	}
+	c.prev, c.next = nil, nil
+	t.active--
+	delete(t.roots, c.call.ID)
+}
+
+// addLeg attaches a leg to c, with its party.
+func (t *Tracker) addLeg(c *tracked, o *Observation) *leg {
+	l := &leg{key: legKey{t.sw.ID, o.Leg}, c: c, inbound: o.Inbound, dialed: o.Dialed, joined: o.At}
+	l.conn = &Connection{ID: ConnectionIDOf(t.sw.ID, o.Leg), State: Null, SIPCallID: o.SIPCallID, OfferedAt: o.At}
+	l.conn.Party = t.party(c, o)
+	t.legs[l.key] = l
+	if c.done {
+		return l
+	}
+	c.legs = append(c.legs, l)
+	c.call.Connections = append(c.call.Connections, l.conn)
+	if c.first == nil {
+		c.first = l
+	}
+	t.joinInteraction(l)
+	return l
+}
+
+// joinInteraction gives a new call the interaction of the call whose other end of the same SIP dialog it is.
+func (t *Tracker) joinInteraction(l *leg) {
+	id := l.conn.SIPCallID
+	if id == "" {
+		return
+	}
+	other := t.sip[id]
+	if other == nil {
+		t.sip[id] = l
+		return
+	}
+	if other.c != l.c && l.c.seq == 0 && l.c.order > other.c.order {
+		l.c.call.InteractionID = other.c.call.InteractionID
+	}
+}
+
+// startCall publishes the beginning of a call.
+func (t *Tracker) startCall(c *tracked, l *leg, o *Observation) {
+	c.call.StartedAt = o.At
+	if o.Number != "" || o.Name != "" {
+		c.call.From = &Address{Number: o.Number, Name: o.Name}
+	}
+	if o.Dialed != "" && o.Inbound {
+		c.call.To = &Address{Number: o.Dialed}
+	}
+	typ := CallInitiated
+	if o.Inbound {
+		typ = CallOffered
+		c.call.OfferedAt = o.At
+	}
+	c.direct(l)
+	t.emit(c, typ, nil, o)
+}
+
+// direct works out the call's direction when leg l joins it.
+func (c *tracked) direct(l *leg) {
+	role := l.conn.Party.Role
+	switch {
+	case l == c.first && l.inbound && role == RoleCaller:
+		c.call.Direction = Inbound
+	case l == c.first && role == RoleExternal:
+		c.call.Direction = Outbound
+	case l == c.first:
+		c.call.Direction = Internal
+	case c.call.Direction == Internal && role == RoleExternal:
+		c.call.Direction = Outbound
+	}
+}
+
+// party says who is at the far end of a new leg.
+func (t *Tracker) party(c *tracked, o *Observation) Party {
+	p := Party{ID: o.User, Number: o.Number, Name: o.Name, Device: o.Device}
+	switch {
+	case o.Forward:
+		p.ID, p.Number, p.Role = o.Dialed, o.Dialed, RoleExternal
+	case o.Inbound && t.knownAgent(o.Number):
+		p.ID, p.Role = o.Number, RoleAgent
+	case o.Inbound && t.knownAgent(o.User):
+		p.Role = RoleAgent
+	case o.Inbound:
+		p.ID, p.Role = o.Number, RoleCaller
+	case external(o):
+		p.ID, p.Number, p.Role = o.Dialed, o.Dialed, RoleExternal
+	default:
+		p.Role = RoleAgent
+		p.Number, p.Name = "", "" // a dialed leg presents the caller's identity, not its own
+		t.learnAgent(p.ID)
+	}
+	return p
+}
+
+// external reports whether an outbound leg leads outside: it dials something that looks like a public number.
+func external(o *Observation) bool {
+	d := strings.TrimPrefix(o.Dialed, "+")
+	if len(d) < 7 || d == o.User && len(d) < 7 {
+		return false
+	}
+	for i := range len(d) {
+		if d[i] < '0' || d[i] > '9' {
+			return false
+		}
+	}
+	return true
+}
+
+// maxAgents bounds the directory of agents that have been seen.
+const maxAgents = 100_000
+
+func (t *Tracker) knownAgent(user string) bool {
+	_, ok := t.agents[legKey{t.sw.ID, user}]
+	return ok && user != ""
+}
+
+func (t *Tracker) learnAgent(user string) {
+	k := legKey{t.sw.ID, user}
+	if _, ok := t.agents[k]; !ok && user != "" && len(t.agents) < maxAgents {
+		t.agents[k] = ""
+	}
+}
+
+// createdAgain fills in what was unknown of a leg first heard of by something later than its creation.
+func (t *Tracker) createdAgain(l *leg, o *Observation) {
+	if l.inferred && !o.Unseen {
+		t.settleStart(l, o)
+	}
+	t.updated(l, o)
+}
+
+// settleStart takes the true beginning of a leg that had been inferred.
+func (t *Tracker) settleStart(l *leg, o *Observation) {
+	c := l.c
+	l.inferred, l.inbound = false, o.Inbound
+	w := l.write()
+	w.OfferedAt = min(w.OfferedAt, o.At)
+	w.Party = t.party(c, o)
+	if l == c.first {
+		c.call.StartedAt = min(c.call.StartedAt, o.At)
+		if o.Inbound {
+			c.call.OfferedAt = c.call.StartedAt
+		}
+		c.direct(l)
+	}
+	for _, x := range c.legs {
+		if x.inferred {
+			return
+		}
+	}
+	c.uncertain = false
+	c.missing = slices.DeleteFunc(slices.Clone(c.missing), func(m string) bool { return m == "start" })
+}
+
+// updated learns more of a leg. It never replaces what is known: a blind transfer changes the number a leg dials, and
+// the call is still the one that was made to the first.
+func (t *Tracker) updated(l *leg, o *Observation) {
+	c, changed := l.c, false
+	if o.SIPCallID != "" && l.conn.SIPCallID == "" {
+		l.write().SIPCallID = o.SIPCallID
+		t.joinInteraction(l)
+	}
+	if o.Dialed != "" && l.dialed == "" {
+		l.dialed = o.Dialed
+	}
+	if l != c.first {
+		return
+	}
+	if c.call.From == nil && (o.Number != "" || o.Name != "") {
+		c.call.From = &Address{Number: o.Number, Name: o.Name}
+		changed = true
+	}
+	if c.call.To == nil && o.Dialed != "" {
+		c.call.To = &Address{Number: o.Dialed}
+		changed = true
+	}
+	if changed {
+		t.emit(c, CallUpdated, nil, o)
+	}
+}
+
+// miss notes that what was never seen.
+func (c *tracked) miss(what string) {
+	for _, m := range c.missing {
+		if m == what {
+			return
+		}
+	}
+	c.missing = append(c.missing[:len(c.missing):len(c.missing)], what)
+}
+
+// variable carries a configured variable or header into the call's attributes.
+func (t *Tracker) variable(l *leg, o *Observation) {
+	c := l.c
+	if o.Reason == "" || c.call.Attributes[o.Reason] == o.Value {
+		return
+	}
+	m := make(map[string]string, len(c.call.Attributes)+1)
+	for k, v := range c.call.Attributes {
+		m[k] = v
+	}
+	if o.Value == "" {
+		delete(m, o.Reason)
+	} else {
+		m[o.Reason] = o.Value
+	}
+	c.call.Attributes = m
+	t.emit(c, CallUpdated, nil, o)
+}

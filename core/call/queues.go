@@ -1,0 +1,68 @@
+package call
+
+func (t *Tracker) queueEnter(l *leg, o *Observation) {
+	c := l.c
+	if c.queueOpen && c.call.Queue.ID == o.Queue {
+		return
+	}
+	c.queueOpen = true
+	c.call.Queue = &Queue{ID: o.Queue, EnteredAt: o.At, Position: o.Count}
+	t.emit(c, QueueEntered, l, o).Queue = c.call.Queue
+}
+
+// queueLeave ends the stay in a queue; o.Value is the result.
+func (t *Tracker) queueLeave(l *leg, o *Observation) {
+	c := l.c
+	if !c.queueOpen {
+		if c.call.Queue != nil {
+			return
+		}
+		c.call.Queue = &Queue{ID: o.Queue} // its entry was never seen
+		c.miss("queue.entered")
+	}
+	t.leaveQueue(c, l, o, o.Value)
+}
+
+func (t *Tracker) leaveQueue(c *tracked, l *leg, o *Observation, result string) {
+	q := *c.call.Queue
+	q.LeftAt, q.Result = max(o.At, q.EnteredAt), result
+	if q.EnteredAt != 0 {
+		c.queueMS += q.LeftAt.Sub(q.EnteredAt)
+	}
+	c.call.Queue, c.queueOpen = &q, false
+	t.emit(c, QueueLeft, l, o).Queue = &q
+}
+
+func (t *Tracker) agentEvent(l *leg, o *Observation) {
+	typ := AgentOffered
+	switch o.Kind {
+	case AgentAccept:
+		typ = AgentAccepted
+	case AgentReject:
+		typ = AgentRejected
+	case AgentTimeout:
+		typ = AgentNoAnswer
+	}
+	t.learnAgent(o.Agent)
+	t.emit(l.c, typ, l, o).Agent = &AgentInfo{ID: o.Agent, Queue: o.Queue}
+}
+
+// agentState publishes an agent's change of state. It belongs to no call.
+func (t *Tracker) agentState(o *Observation) {
+	k := legKey{t.sw.ID, o.Agent}
+	now := o.Value + "\x00" + o.Reason
+	if t.agents[k] == now || o.Agent == "" {
+		return
+	}
+	if _, known := t.agents[k]; !known && len(t.agents) >= maxAgents {
+		return
+	}
+	t.agents[k] = now
+	e := &Event{
+		Type: AgentState, Switch: t.sw, Native: o.Native, Synthetic: o.Synthetic,
+		Time:  EventTime{Switch: o.At, Received: o.Received},
+		Agent: &AgentInfo{ID: o.Agent, State: o.Value, Reason: o.Reason, Queue: o.Queue},
+	}
+	e.ID = EventID(t.sw, o.Native, AgentState, o.Agent)
+	t.out = append(t.out, e)
+}

@@ -1,0 +1,357 @@
+package call
+
+// Options tune a Tracker; the zero value of each means its default.
+type Options struct {
+	// EndGrace is how long a call whose legs are all gone waits for the end of its stay in a queue, which may travel
+	// on a second link (AMI). Default 250 ms.
+	EndGrace Time
+	// Linger is how long ended calls are remembered, so that what arrives late is recognized. Default 5 min.
+	Linger Time
+	// MaxEnded bounds how many are remembered. Default 50,000.
+	MaxEnded int
+}
+
+// Tracker makes calls, events and records of what adapters observe on legs, for every switch. It is not safe for
+// concurrent use, reads no clock and does no I/O.
+type Tracker struct {
+	opt    Options
+	now    Time // the latest Received seen
+	legs   map[legKey]*leg
+	roots  map[string]*tracked // active calls by call_id
+	rooms  map[legKey]*room    // bridges with somebody in them
+	sip    map[string]*leg     // by SIP Call-ID: what joins calls into interactions
+	agents map[legKey]string   // known agents of each switch, and their last state
+	order  uint64              // of creation, to tell older from younger at equal times
+
+	first, last *tracked // active calls, oldest first
+	active      int
+	waiting     []*tracked // legs gone, queue still open
+	ended       []tombstone
+	endedHead   int
+
+	sw  SwitchRef
+	out []*Event
+}
+
+type legKey struct{ sw, id string }
+
+// leg is a connection with what the tracker must remember to maintain it.
+type leg struct {
+	key      legKey
+	c        *tracked
+	conn     *Connection
+	shared   bool // conn is in a published event: copy before writing
+	inbound  bool
+	cleared  bool
+	inferred bool // its creation was not seen
+	seen     bool // in the snapshot being read
+	bridge   *room
+	dialed   string
+	codec    string
+	rate     int
+	joined   Time // when it became part of c
+	release  Time // when its party asked to hang up
+}
+
+// tracked is an active call.
+type tracked struct {
+	call       Call
+	legs       []*leg
+	first      *leg
+	live       int // legs not gone
+	seq        uint64
+	order      uint64
+	answering  bool // a second party is or was connected
+	queueOpen  bool
+	queueMS    int64
+	blind      bool // nobody listens; state unknown
+	uncertain  bool // part of what led here was never seen
+	synthetic  int
+	violations int
+	late       int
+	gaps       int
+	missing    []string
+	hangup     *leg
+	endDue     Time
+	done       bool
+	recent     [32]uint64 // native events already applied, for those that are not idempotent
+	recentN    int
+	prev, next *tracked
+}
+
+// tombstone is what remains of an ended call.
+type tombstone struct {
+	due  Time
+	c    *tracked
+	legs []*leg
+}
+
+type room struct {
+	id   legKey
+	legs []*leg
+}
+
+// NewTracker returns an empty tracker.
+func NewTracker(o Options) *Tracker {
+	if o.EndGrace == 0 {
+		o.EndGrace = 250 * Millisecond
+	}
+	if o.Linger == 0 {
+		o.Linger = 300 * Second
+	}
+	if o.MaxEnded == 0 {
+		o.MaxEnded = 50_000
+	}
+	return &Tracker{
+		opt: o, legs: map[legKey]*leg{}, roots: map[string]*tracked{}, rooms: map[legKey]*room{},
+		sip: map[string]*leg{}, agents: map[legKey]string{},
+	}
+}
+
+// Active returns how many calls are in progress.
+func (t *Tracker) Active() int { return t.active }
+
+// Calls returns the calls in progress as they stand, oldest first.
+func (t *Tracker) Calls() []*Call {
+	out := make([]*Call, 0, t.active)
+	for c := t.first; c != nil; c = c.next {
+		out = append(out, c.snapshot())
+	}
+	return out
+}
+
+// Apply takes one observation and returns the events it makes, in order. A call that ends gives call.ended and then
+// call.record, its last. The events belong to the caller and are never changed afterwards.
+func (t *Tracker) Apply(sw SwitchRef, o Observation) []*Event {
+	t.sw, t.out = sw, nil
+	t.now = max(t.now, o.Received)
+	if o.At == 0 {
+		o.At = o.Received
+	}
+	switch o.Kind {
+	case AgentStateChange:
+		t.agentState(&o)
+	case SnapshotEnd:
+		t.snapshotEnd(&o)
+	case LinkDown:
+		t.linkDown()
+	default:
+		if l := t.find(&o); l == nil {
+			t.unknownLeg(&o)
+		} else {
+			t.handle(l, &o)
+		}
+	}
+	return t.out
+}
+
+// handle applies o to l unless it is a repetition, and settles what follows for the call.
+func (t *Tracker) handle(l *leg, o *Observation) {
+	h, c := o.Kind.handler(), l.c
+	if h == nil {
+		return
+	}
+	if c.done {
+		t.afterEnd(l, o)
+		return
+	}
+	if o.Kind.once() && c.repeated(o) {
+		return
+	}
+	h(t, l, o)
+	t.settle(l.c, o)
+}
+
+// handler is what applies an observation of kind k to a known leg; nil when there is none.
+func (k Kind) handler() func(*Tracker, *leg, *Observation) {
+	switch k {
+	case LegCreated:
+		return (*Tracker).createdAgain
+	case LegUpdated:
+		return (*Tracker).updated
+	case LegAlerting:
+		return (*Tracker).alerting
+	case LegConnected:
+		return (*Tracker).connected
+	case LegHeld:
+		return (*Tracker).held
+	case LegRetrieved:
+		return (*Tracker).retrieved
+	case LegBridged:
+		return (*Tracker).bridged
+	case LegUnbridged:
+		return (*Tracker).unbridged
+	case LegVariable:
+		return (*Tracker).variable
+	case IVRPath:
+		return (*Tracker).ivrPath
+	case DTMFDigit:
+		return (*Tracker).dtmf
+	case LegMedia:
+		return (*Tracker).media
+	case LegReleasing:
+		return (*Tracker).releasing
+	case LegCleared:
+		return (*Tracker).clear
+	case QueueEnter:
+		return (*Tracker).queueEnter
+	case QueueLeave:
+		return (*Tracker).queueLeave
+	case AgentOffer, AgentAccept, AgentReject, AgentTimeout:
+		return (*Tracker).agentEvent
+	case TransferDone:
+		return (*Tracker).transferred
+	case Diverted:
+		return (*Tracker).diverted
+	case SnapshotLeg:
+		return (*Tracker).snapshotKnown
+	}
+	return nil
+}
+
+// once says that a kind is not idempotent, so a repeated native event must be recognized.
+func (k Kind) once() bool {
+	switch k {
+	case DTMFDigit, AgentOffer, AgentAccept, AgentReject, AgentTimeout, TransferDone, Diverted, LegHeld, LegRetrieved,
+		QueueEnter, QueueLeave, LegBridged, LegUnbridged, LegMedia, IVRPath, LegVariable:
+		return true
+	}
+	return false
+}
+
+// repeated notes o's native event and reports whether it had been applied to this call before.
+func (c *tracked) repeated(o *Observation) bool {
+	if o.Native.ID == "" && o.Native.Seq == 0 {
+		return false
+	}
+	d := digest64(o.Kind, o.Native.Seq, o.Native.ID, o.Leg, o.Value)
+	for _, r := range c.recent {
+		if r == d {
+			return true
+		}
+	}
+	c.recent[c.recentN%len(c.recent)] = d
+	c.recentN++
+	return false
+}
+
+func (t *Tracker) find(o *Observation) *leg { return t.legs[legKey{t.sw.ID, o.Leg}] }
+
+// unknownLeg handles what is said of a leg never seen before: its creation, or something later when its beginning was
+// missed.
+func (t *Tracker) unknownLeg(o *Observation) {
+	switch o.Kind {
+	case LegCreated:
+		t.created(o, false)
+	case SnapshotLeg:
+		t.snapshotNew(o)
+	case LegUnbridged, LegUpdated, LegVariable, LegMedia, LegReleasing:
+		// says nothing worth a call of its own
+	default:
+		first := *o
+		first.Kind = LegCreated
+		l := t.created(&first, true)
+		if l != nil {
+			t.handle(l, o)
+		}
+	}
+}
+
+// emit publishes one event of c. l may be nil.
+func (t *Tracker) emit(c *tracked, typ EventType, l *leg, o *Observation) *Event {
+	c.seq++
+	c.call.State = c.state()
+	e := &Event{
+		Type: typ, InteractionID: c.call.InteractionID, CallID: c.call.ID, Seq: c.seq, Switch: c.call.Switch,
+		Native: o.Native, Synthetic: o.Synthetic, Time: EventTime{Switch: o.At, Received: o.Received},
+	}
+	subject := c.call.ID
+	if l != nil {
+		e.ConnectionID = l.conn.ID
+		subject = l.conn.ID
+		p := l.conn.Party
+		e.Party = &p
+	}
+	if o.Synthetic {
+		c.synthetic++
+	}
+	if c.uncertain && (typ == CallOffered || typ == CallInitiated || typ == CallEnded || typ == CallRecord) {
+		e.Flags = append(e.Flags, FlagUncertain)
+	}
+	e.ID = EventID(e.Switch, o.Native, typ, subject)
+	e.Call = c.snapshot()
+	t.out = append(t.out, e)
+	return e
+}
+
+// snapshot returns the call as it stands, sharing what will not change.
+func (c *tracked) snapshot() *Call {
+	s := c.call
+	s.Connections = make([]*Connection, len(c.call.Connections))
+	copy(s.Connections, c.call.Connections)
+	for _, l := range c.legs {
+		l.shared = true
+	}
+	s.Completeness = c.completeness()
+	return &s
+}
+
+func (c *tracked) completeness() *Completeness {
+	if len(c.missing)+c.synthetic+c.gaps+c.violations+c.late == 0 {
+		return nil
+	}
+	return &Completeness{
+		Missing: c.missing, SyntheticEvents: c.synthetic, Gaps: c.gaps, Violations: c.violations, Late: c.late,
+	}
+}
+
+// write returns l's connection for changing, copied first if an event shares it.
+func (l *leg) write() *Connection {
+	if !l.shared {
+		return l.conn
+	}
+	n := *l.conn
+	for i, p := range l.c.call.Connections {
+		if p == l.conn {
+			l.c.call.Connections[i] = &n
+		}
+	}
+	l.conn, l.shared = &n, false
+	return l.conn
+}
+
+// state derives a call's state from its legs and queue.
+func (c *tracked) state() State {
+	switch {
+	case c.done:
+		return StateEnded
+	case c.blind:
+		return StateUnknown
+	case c.has(Connected, true) || c.has(Held, true):
+		return StateActive
+	case c.has(Alerting, true) || (c.first != nil && c.first.conn.State == Alerting):
+		return StateAlerting
+	case c.queueOpen:
+		return StateQueued
+	case c.has(Connected, false):
+		return StateIVR
+	case c.first != nil && c.first.inbound:
+		return StateOffered
+	}
+	return StateNew
+}
+
+// has reports whether a live leg, only among second parties when second is true, is in state s.
+func (c *tracked) has(s ConnectionState, second bool) bool {
+	for _, l := range c.legs {
+		if l.conn.State == s && !(second && !l.secondParty()) {
+			return true
+		}
+	}
+	return false
+}
+
+// secondParty reports whether l is somebody other than the call's first party: not an IVR, not a queue.
+func (l *leg) secondParty() bool {
+	return l != l.c.first && (l.conn.Party.Role == RoleAgent || l.conn.Party.Role == RoleExternal || l.conn.Party.Role == RoleCaller)
+}
