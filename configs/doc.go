@@ -79,33 +79,36 @@ type Number struct {
 	Label  string
 }
 
-// Freshness holds the ages up to which an event counts as fresh or late.
+// Freshness holds the thresholds of the freshness verdicts.
 type Freshness struct {
-	Fresh   time.Duration
-	Late    time.Duration
-	PerType map[string]Thresholds `yaml:"per_type"`
+	Fresh          time.Duration         // oldest age that is fresh
+	Late           time.Duration         // oldest age that is late; older is stale
+	FutureSlack    time.Duration         `yaml:"future_slack"`    // how far ahead of us an event may be, beyond the clock's uncertainty
+	MaxUncertainty time.Duration         `yaml:"max_uncertainty"` // of the switch's clock; above it the verdict is unknown
+	PerType        map[string]Thresholds `yaml:"per_type"`
 }
 
 // Thresholds are those of one event type; zero takes the general one.
 type Thresholds struct {
-	Fresh time.Duration
-	Late  time.Duration
+	Fresh time.Duration `yaml:",omitempty"`
+	Late  time.Duration `yaml:",omitempty"`
 }
 
 // Telemetry is where metrics, traces and health are offered.
 type Telemetry struct {
-	Listen string // host:port of /metrics, /healthz, /readyz; empty turns them off
-	Token  core.Secret
-	OTLP   OTLP
+	Listen      string      // host:port of /metrics, /healthz, /readyz; "off" for none
+	AllowRemote bool        `yaml:"allow_remote"` // needed, with a token, to listen beyond loopback
+	Token       core.Secret // bearer token for everything but /healthz
+	OTLP        OTLP
 }
 
-// OTLP is where metrics and traces are sent.
+// OTLP is where metrics and traces are sent, by OTLP over HTTP.
 type OTLP struct {
-	Endpoint string // http(s)://host:port; empty sends nothing
+	Endpoint string // https://collector:4318; empty sends nothing
 	Headers  map[string]core.Secret
 	Interval time.Duration // between metric exports
-	// SampleRatio is the part of calls that are traced, 0 to 1.
-	SampleRatio float64 `yaml:"sample_ratio"`
+	Metrics  bool
+	Traces   bool // one trace a call
 }
 
 // Log is how the gateway logs.
@@ -117,8 +120,12 @@ type Log struct {
 // Default returns the configuration of an empty file, without switches and sinks.
 func Default() *Config {
 	return &Config{
-		Freshness:    Freshness{Fresh: time.Second, Late: 10 * time.Second},
-		Telemetry:    Telemetry{Listen: "127.0.0.1:9469", OTLP: OTLP{Interval: 15 * time.Second, SampleRatio: 1}},
+		Freshness: Freshness{
+			Fresh: time.Second, Late: 10 * time.Second, FutureSlack: 250 * time.Millisecond, MaxUncertainty: time.Second,
+		},
+		Telemetry: Telemetry{
+			Listen: "127.0.0.1:9464", OTLP: OTLP{Interval: 15 * time.Second, Metrics: true, Traces: true},
+		},
 		Log:          Log{Level: "info", Format: "text"},
 		DrainTimeout: 15 * time.Second,
 	}

@@ -86,6 +86,8 @@ func validateEnrich(e Enrich, fault report) {
 
 func validateFreshness(f Freshness, fault report) {
 	thresholds("freshness", Thresholds{f.Fresh, f.Late}, fault)
+	within("freshness.future_slack", f.FutureSlack, time.Millisecond, time.Hour, fault)
+	within("freshness.max_uncertainty", f.MaxUncertainty, time.Millisecond, time.Hour, fault)
 	for _, name := range names(f.PerType) {
 		path := "freshness.per_type." + name
 		if !slices.Contains(eventTypes, call.EventType(name)) {
@@ -117,14 +119,8 @@ func thresholds(path string, t Thresholds, fault report) {
 }
 
 func validateTelemetry(t Telemetry, fault report) {
-	if t.Listen != "" {
-		host, port, err := net.SplitHostPort(t.Listen)
-		if n, perr := strconv.Atoi(port); err != nil || perr != nil || n < 0 || n > 65535 || strings.ContainsAny(host, " /") {
-			fault("telemetry.listen", "%q is not host:port: write 127.0.0.1:9469, or :9469 for every address", t.Listen)
-		}
-	}
-	if t.OTLP.SampleRatio < 0 || t.OTLP.SampleRatio > 1 {
-		fault("telemetry.otlp.sample_ratio", "%v must be between 0 and 1", t.OTLP.SampleRatio)
+	if t.Listen != Off {
+		validateListen(t, fault)
 	}
 	within("telemetry.otlp.interval", t.OTLP.Interval, time.Second, time.Hour, fault)
 	if t.OTLP.Endpoint == "" {
@@ -135,6 +131,26 @@ func validateTelemetry(t Telemetry, fault report) {
 		fault("telemetry.otlp.endpoint", "is not a URL: write http://HOST:4318 or https://HOST:4318")
 	} else if u.User != nil {
 		fault("telemetry.otlp.endpoint", "must not hold a password: put it in telemetry.otlp.headers")
+	}
+}
+
+// Off turns the telemetry server off, as its listen address.
+const Off = "off"
+
+func validateListen(t Telemetry, fault report) {
+	host, port, err := net.SplitHostPort(t.Listen)
+	if n, perr := strconv.Atoi(port); err != nil || perr != nil || n < 0 || n > 65535 || strings.ContainsAny(host, " /") {
+		fault("telemetry.listen", "%q is not host:port: write 127.0.0.1:9464, or off for none", t.Listen)
+		return
+	}
+	if ip := net.ParseIP(host); host == "localhost" || (ip != nil && ip.IsLoopback()) {
+		return
+	}
+	if !t.AllowRemote {
+		fault("telemetry.listen", "%s is reachable from other machines: use 127.0.0.1, or set allow_remote: true and a token", t.Listen)
+	}
+	if t.Token.IsZero() {
+		fault("telemetry.token", "is needed to listen beyond loopback (%s)", t.Listen)
 	}
 }
 

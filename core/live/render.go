@@ -40,7 +40,7 @@ func (t *Table) Render(v View) []string {
 	defer t.mu.Unlock()
 	p := painter(v.Color)
 	t.sweep(v.Now)
-	active := t.active()
+	active := t.active
 	head := append([]string{t.summary(v, p, active)}, statusLines(v, p)...)
 	foot := footLines(v, p)
 	head = append(head, "")

@@ -1,7 +1,6 @@
 package live
 
 import (
-	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -22,7 +21,10 @@ type Table struct {
 
 	mu      sync.Mutex
 	calls   map[string]*row
+	order   []string // ids, oldest first; those no longer in calls are skipped
 	slots   []string // call id by visible line, so that a call stays on its line
+	gone    []string // ids of ended calls still in sight, in the order of their ends
+	active  int
 	ended   uint64
 	missed  uint64 // calls not kept because of maxCalls
 	events  uint64
@@ -61,6 +63,14 @@ func (t *Table) Write(_ context.Context, batch []core.Item) error {
 	return nil
 }
 
+// See takes note of one event. It is quick enough for the router's own goroutine.
+func (t *Table) See(e *call.Event) {
+	now := t.now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.see(e, now)
+}
+
 // Close does nothing: the last picture stays available.
 func (t *Table) Close(context.Context) error { return nil }
 
@@ -81,12 +91,16 @@ func (t *Table) see(e *call.Event, now time.Time) {
 		}
 		r = &row{first: now}
 		t.calls[e.CallID] = r
+		t.order = append(t.order, e.CallID)
+		t.active++
 	}
 	r.call, r.offset, r.lag = e.Call, e.Time.OffsetMS, e.Time.AgeMS
-	gone := e.Call.State == call.StateEnded || e.Type == call.CallMerged
-	if gone && r.endedAt.IsZero() {
+	over := e.Call.State == call.StateEnded || e.Type == call.CallMerged
+	if over && r.endedAt.IsZero() {
 		r.endedAt = now
 		t.ended++
+		t.active--
+		t.gone = append(t.gone, e.CallID)
 	}
 }
 
@@ -94,32 +108,31 @@ func (t *Table) see(e *call.Event, now time.Time) {
 func (t *Table) Counts() (active int, ended, events uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.active(), t.ended, t.events
-}
-
-func (t *Table) active() int {
-	n := 0
-	for _, r := range t.calls {
-		if r.endedAt.IsZero() {
-			n++
-		}
-	}
-	return n
+	return t.active, t.ended, t.events
 }
 
 // sweep forgets calls that ended a while ago.
 func (t *Table) sweep(now time.Time) {
-	for id, r := range t.calls {
-		if !r.endedAt.IsZero() && now.Sub(r.endedAt) > linger {
-			delete(t.calls, id)
+	n := 0
+	for _, id := range t.gone {
+		if now.Sub(t.calls[id].endedAt) <= linger {
+			break
 		}
+		delete(t.calls, id)
+		n++
+	}
+	t.gone = t.gone[n:]
+	if len(t.order) > 64 && len(t.order) > 2*len(t.calls) {
+		t.order = slices.DeleteFunc(t.order, func(id string) bool { return t.calls[id] == nil })
 	}
 }
 
 // visible returns the calls for n lines, nil for an empty one. A call keeps its line until it is swept.
 func (t *Table) visible(n int) []*row {
-	for _, r := range t.calls {
-		r.onLine = false
+	for _, id := range t.slots {
+		if r := t.calls[id]; r != nil {
+			r.onLine = false
+		}
 	}
 	t.slots = append(t.slots, make([]string, max(0, n-len(t.slots)))...)[:n]
 	rows := make([]*row, n)
@@ -155,19 +168,16 @@ func compact(rows []*row, slots []string, n int) []*row {
 
 // waiting returns up to n calls in progress that have no line, oldest first.
 func (t *Table) waiting(n int) []string {
-	if n == 0 {
-		return nil
-	}
 	var ids []string
-	for id, r := range t.calls {
-		if !r.onLine && r.endedAt.IsZero() {
+	for _, id := range t.order {
+		if len(ids) == n {
+			break
+		}
+		if r := t.calls[id]; r != nil && !r.onLine && r.endedAt.IsZero() {
 			ids = append(ids, id)
 		}
 	}
-	slices.SortFunc(ids, func(a, b string) int {
-		return cmp.Or(t.calls[a].first.Compare(t.calls[b].first), cmp.Compare(a, b))
-	})
-	return ids[:min(n, len(ids))]
+	return ids
 }
 
 // rate returns events per second over the last two seconds or so.
