@@ -1,14 +1,30 @@
 package ari
 
 import (
+	"strings"
+
 	"github.com/ctigate/ctigate/core"
 	"github.com/ctigate/ctigate/core/call"
 )
 
 // normalizer turns the ARI events and AMI messages of one link into observations. It does no I/O and reads no clock.
+//
+// What a channel's creation lacks (SIP Call-ID, caller, who dialed it) comes a few events later, within a millisecond,
+// so a creation is held back until then, at most holdFor.
 type normalizer struct {
-	opt   options
-	count func(name string, n int)
+	opt     options
+	count   func(name string, n int)
+	chans   map[string]*chanState
+	pending map[string]*chanState // whose creation is held back
+	gone    []string              // destroyed channels, oldest first, remembered for what AMI says late
+	dialEnd map[string]string     // AMI: how the dial to a channel ended
+	waiting []waitingAMI          // AMI: about channels that ARI has not shown yet
+	leaving []string              // AMI: channels that left a queue for a reason not told yet
+
+	out      []call.Observation
+	native   call.Native
+	at       call.Time
+	received call.Time
 }
 
 // options are what of the configuration matters to normalizing.
@@ -17,55 +33,278 @@ type options struct {
 	Variables   []string // channel variables to carry into attributes
 }
 
-// newNormalizer makes one; count is told of unknown types and fields.
+// chanState is what must be remembered of a channel.
+type chanState struct {
+	id     string
+	create call.Observation
+	held   bool // creation not emitted yet
+	since  call.Time
+	gone   bool
+	codec  string
+	rate   int
+	named  bool      // its own caller id is known
+	dialed bool      // what it dials is known
+	leftAt call.Time // AMI: when it left its queue, until the reason is known
+	queue  string
+}
+
+const (
+	holdFor     = 20 * call.Millisecond
+	waitForARI  = 200 * call.Millisecond
+	maxGone     = 4096
+	maxWaiting  = 4096
+	maxChannels = 1 << 20
+)
+
+// newNormalizer makes one; count is told of unknown types.
 func newNormalizer(opt options, count func(name string, n int)) *normalizer {
-	return &normalizer{opt: opt, count: count}
+	if opt.IVRVariable == "" {
+		opt.IVRVariable = "IVR_PATH"
+	}
+	return &normalizer{
+		opt: opt, count: count, chans: map[string]*chanState{}, pending: map[string]*chanState{}, dialEnd: map[string]string{},
+	}
 }
 
 // event reads one ARI event. An error means that the bytes are not an ARI event; they belong in the dead-letter stream.
 func (n *normalizer) event(raw []byte, received call.Time) (core.Frame, error) {
-	return core.Frame{Raw: raw, Received: received}, nil
-}
-
-// manager reads one AMI event.
-func (n *normalizer) manager(m message, received call.Time) core.Frame {
-	return core.Frame{Raw: m.raw, Received: received}
-}
-
-// snapshot reads what GET /channels and GET /bridges answered.
-func (n *normalizer) snapshot(channels, bridges []byte, received call.Time) ([]call.Observation, error) {
-	return nil, nil
-}
-
-// flush gives up waiting for the rest of what was seen before now-20 ms. Call it about every 20 ms.
-func (n *normalizer) flush(now call.Time) []call.Observation { return nil }
-
-// message is one AMI message: its raw bytes and its fields in order, keys as sent.
-type message struct {
-	raw    []byte
-	fields []field
-}
-
-type field struct{ key, value string }
-
-// get returns the first field called key, without regard to case, or "".
-func (m message) get(key string) string {
-	for _, f := range m.fields {
-		if equalFold(f.key, key) {
-			return f.value
+	f := core.Frame{Raw: raw, Received: received}
+	ev, err := decode(raw)
+	if err != nil {
+		return f, err
+	}
+	f.Type = ev.Type
+	n.begin(ev.Type, parseTime(ev.Timestamp), received)
+	n.observe(ev)
+	if len(n.out) > 0 {
+		id := digest(raw, ev.Application)
+		for i := range n.out {
+			if n.out[i].Native.ID == "" {
+				n.out[i].Native.ID = id
+			}
 		}
 	}
-	return ""
+	f.Observations = n.out
+	return f, nil
 }
 
-func equalFold(a, b string) bool {
-	if len(a) != len(b) {
-		return false
+func (n *normalizer) begin(native string, at, received call.Time) {
+	n.out, n.native, n.at, n.received = nil, call.Native{Type: native}, at, received
+	if n.at == 0 {
+		n.at = received
 	}
-	for i := range len(a) {
-		if a[i]|0x20 != b[i]|0x20 {
-			return false
+}
+
+// emit queues an observation about a channel.
+func (n *normalizer) emit(kind call.Kind, leg string, set ...func(*call.Observation)) {
+	o := call.Observation{Kind: kind, Leg: leg, At: n.at, Received: n.received, Native: n.native}
+	for _, f := range set {
+		f(&o)
+	}
+	n.out = append(n.out, o)
+}
+
+// observe turns one event into observations.
+func (n *normalizer) observe(ev *event) {
+	switch ev.Type {
+	case "Dial":
+		n.dial(ev)
+		return
+	case "BridgeBlindTransfer":
+		n.blindTransfer(ev)
+		return
+	case "BridgeAttendedTransfer":
+		n.attendedTransfer(ev)
+		return
+	}
+	if ev.Channel == nil {
+		n.unknown(ev.Type)
+		return
+	}
+	c := n.see(ev.Channel, ev.Type)
+	if c == nil {
+		return
+	}
+	n.channelEvent(ev, c)
+	n.media(ev.Channel, c)
+}
+
+// plain are the event types that say nothing of a leg.
+var plain = map[string]bool{
+	"DeviceStateChanged": true, "BridgeCreated": true, "BridgeDestroyed": true, "BridgeMerged": true, "ChannelDialplan": true,
+	"ChannelConnectedLine": true, "ChannelCallerId": true, "ChannelCreated": true, "ChannelVarset": true, "StasisStart": true,
+	"StasisEnd": true, "EndpointStateChange": true, "PeerStatusChange": true, "ContactStatusChange": true,
+	"PlaybackStarted": true, "PlaybackFinished": true, "PlaybackContinuing": true, "ChannelUserevent": true,
+	"ChannelTalkingStarted": true, "ChannelTalkingFinished": true, "RecordingStarted": true, "RecordingFinished": true,
+	"RecordingFailed": true, "ApplicationReplaced": true, "TextMessageReceived": true, "BridgeVideoSourceChanged": true,
+	"ChannelToneDetected": true, "ApplicationRegistered": true, "ApplicationUnregistered": true, "ChannelTransfer": true,
+	"ApplicationMoveFailed": true, "ChannelUnhold": true, "ChannelHold": true, "RESTResponse": true,
+}
+
+func (n *normalizer) unknown(typ string) {
+	if !plain[typ] {
+		n.count("unknown_type", 1)
+	}
+}
+
+// channelEvent handles the events about one channel.
+func (n *normalizer) channelEvent(ev *event, c *chanState) {
+	switch ev.Type {
+	case "ChannelStateChange":
+		n.stateChange(ev.Channel, c)
+	case "ChannelHold":
+		n.emit(call.LegHeld, c.id)
+	case "ChannelUnhold":
+		n.emit(call.LegRetrieved, c.id)
+	case "ChannelEnteredBridge":
+		n.bridged(call.LegBridged, ev.Bridge, c)
+	case "ChannelLeftBridge":
+		n.bridged(call.LegUnbridged, ev.Bridge, c)
+	case "ChannelDtmfReceived":
+		n.emit(call.DTMFDigit, c.id, func(o *call.Observation) { o.Value, o.Count = ev.Digit, ev.DurationMS })
+	case "ChannelVarset":
+		n.varset(ev, c)
+	case "ChannelHangupRequest":
+		if !ev.Soft {
+			n.emit(call.LegReleasing, c.id)
+		}
+	case "ChannelDestroyed":
+		n.emit(call.LegCleared, c.id, func(o *call.Observation) { o.Q850, o.SIP = ev.Cause, ev.TechCause })
+		n.destroyed(c)
+	case "ChannelCallerId", "ChannelDialplan":
+		n.learn(ev.Channel, c)
+	default:
+		n.unknown(ev.Type)
+	}
+}
+
+func (n *normalizer) stateChange(ch *channel, c *chanState) {
+	switch ch.State {
+	case "Ringing":
+		if !c.create.Inbound {
+			n.emit(call.LegAlerting, c.id)
+		}
+	case "Up":
+		n.emit(call.LegConnected, c.id)
+	}
+}
+
+func (n *normalizer) bridged(kind call.Kind, b *bridge, c *chanState) {
+	if b == nil || b.Type == "holding" {
+		return
+	}
+	n.emit(kind, c.id, func(o *call.Observation) { o.Bridge, o.Conference = b.ID, b.conference() })
+}
+
+// varset handles nine of ten events: most variables say nothing of a call.
+func (n *normalizer) varset(ev *event, c *chanState) {
+	name := strings.TrimLeft(ev.Variable, "_")
+	if name == n.opt.IVRVariable {
+		n.emit(call.IVRPath, c.id, func(o *call.Observation) { o.Value = ev.Value })
+	}
+	for _, v := range n.opt.Variables {
+		if v == name {
+			n.emit(call.LegVariable, c.id, func(o *call.Observation) { o.Reason, o.Value = name, ev.Value })
 		}
 	}
-	return true
+}
+
+// learn completes what is known of the leg that a call began with.
+func (n *normalizer) learn(ch *channel, c *chanState) {
+	if c.held || c.create.Parent != "" || c.create.Inbound {
+		return
+	}
+	var o call.Observation
+	if !c.named && ch.Caller.Number != "" {
+		c.named, o.Number, o.Name = true, ch.Caller.Number, ch.Caller.Name
+	}
+	if e := ch.Dialplan.Exten; !c.dialed && dialedExten(e) {
+		c.dialed, o.Dialed = true, e
+	}
+	if o.Number != "" || o.Dialed != "" {
+		n.emit(call.LegUpdated, c.id, func(x *call.Observation) { x.Number, x.Name, x.Dialed = o.Number, o.Name, o.Dialed })
+	}
+}
+
+// dialedExten tells a number somebody dialed from Asterisk's special extensions.
+func dialedExten(e string) bool { return e != "" && e != "s" && e != "h" && e != "i" && e != "t" }
+
+// media reports a change of codec.
+func (n *normalizer) media(ch *channel, c *chanState) {
+	name, rate := ch.codec()
+	if name == "" || c.held || name == c.codec && rate == c.rate {
+		return
+	}
+	c.codec, c.rate = name, rate
+	n.emit(call.LegMedia, c.id, func(o *call.Observation) { o.Value, o.Count = name, rate })
+}
+
+// dial handles Dial: who calls whom, and a diversion being followed.
+func (n *normalizer) dial(ev *event) {
+	if ev.Caller != nil {
+		n.see(ev.Caller, ev.Type)
+	}
+	if ev.Peer == nil {
+		return
+	}
+	peer := n.know(ev.Peer, ev.Type)
+	if peer == nil {
+		return
+	}
+	if peer.held {
+		if ev.Caller != nil {
+			peer.create.Parent = ev.Caller.ID
+		}
+		if t := dialTarget(ev.DialString); t != "" {
+			peer.create.Dialed = t
+		}
+		n.release(peer)
+	}
+	if ev.Forward != "" {
+		n.forward(ev, peer)
+	}
+	n.media(ev.Peer, peer)
+}
+
+// forward handles a dial that the peer answered with a diversion, and the leg that follows it.
+func (n *normalizer) forward(ev *event, peer *chanState) {
+	to := dialTarget(ev.Forward)
+	if to == "" {
+		to, _, _ = strings.Cut(ev.Forward, "@")
+	}
+	n.emit(call.Diverted, peer.id, func(o *call.Observation) { o.Dialed = to })
+	if ev.Forwarded == nil {
+		return
+	}
+	if next := n.know(ev.Forwarded, ev.Type); next != nil && next.held {
+		next.create.Forward, next.create.Dialed = true, to
+		if ev.Caller != nil {
+			next.create.Parent = ev.Caller.ID
+		}
+	}
+}
+
+func (n *normalizer) blindTransfer(ev *event) {
+	if ev.Channel == nil || ev.Result != "Success" {
+		return
+	}
+	if c := n.see(ev.Channel, ev.Type); c != nil {
+		n.emit(call.TransferDone, c.id, func(o *call.Observation) { o.Value, o.Dialed = "blind", ev.Exten })
+	}
+}
+
+func (n *normalizer) attendedTransfer(ev *event) {
+	if ev.FirstLeg == nil || ev.Result != "Success" {
+		return
+	}
+	c := n.see(ev.FirstLeg, ev.Type)
+	if c == nil {
+		return
+	}
+	n.emit(call.TransferDone, c.id, func(o *call.Observation) {
+		o.Value = "attended"
+		if ev.SecondLeg != nil {
+			o.Other = ev.SecondLeg.ID
+		}
+	})
 }

@@ -1,14 +1,25 @@
 package esl
 
 import (
+	"strconv"
+	"strings"
+
 	"github.com/ctigate/ctigate/core"
 	"github.com/ctigate/ctigate/core/call"
 )
 
 // normalizer turns the events of one event-socket link into observations. It does no I/O and reads no clock.
 type normalizer struct {
-	opt   options
-	count func(name string, n int)
+	opt     options
+	count   func(name string, n int)
+	headers *headerSet
+	legs    map[string]*legState
+	busy    map[string]bool // agents in a queue call
+
+	out      []call.Observation
+	native   call.Native
+	at       call.Time
+	received call.Time
 }
 
 // options are what of the configuration matters to normalizing.
@@ -17,30 +28,307 @@ type options struct {
 	Variables   []string // channel variables (without variable_) and SIP headers (sip_h_X-…) to carry into attributes
 }
 
+// legState is what must be remembered of a channel.
+type legState struct {
+	created   bool
+	inbound   bool
+	root      bool // nobody's second leg
+	sipCallID string
+	codec     string
+	rate      int
+	dest      string // Caller-Destination-Number at its creation
+	dialed    bool
+	vars      []string // last values of the watched variables
+}
+
+const maxLegs = 1 << 20
+
 // newNormalizer makes one; count is told of unknown types.
 func newNormalizer(opt options, count func(name string, n int)) *normalizer {
-	return &normalizer{opt: opt, count: count}
+	if opt.IVRVariable == "" {
+		opt.IVRVariable = "ivr_path"
+	}
+	watched := []string{"variable_" + opt.IVRVariable}
+	for _, v := range opt.Variables {
+		watched = append(watched, "variable_"+v)
+	}
+	return &normalizer{
+		opt: opt, count: count, headers: newHeaderSet(watched...), legs: map[string]*legState{}, busy: map[string]bool{},
+	}
 }
+
+// wanted are the events that say something of a leg or an agent, and what to do with each.
+var wanted = map[string]func(*normalizer, *event, string, *legState){
+	"CHANNEL_CREATE":           (*normalizer).nothing,
+	"CHANNEL_ORIGINATE":        (*normalizer).nothing,
+	"CHANNEL_PROGRESS":         (*normalizer).progress,
+	"CHANNEL_PROGRESS_MEDIA":   (*normalizer).progress,
+	"CHANNEL_ANSWER":           (*normalizer).answer,
+	"CHANNEL_BRIDGE":           (*normalizer).bridge,
+	"CHANNEL_UNBRIDGE":         (*normalizer).unbridge,
+	"CHANNEL_HOLD":             (*normalizer).hold,
+	"CHANNEL_UNHOLD":           (*normalizer).unhold,
+	"CHANNEL_EXECUTE":          (*normalizer).execute,
+	"CHANNEL_EXECUTE_COMPLETE": (*normalizer).nothing,
+	"CHANNEL_PARK":             (*normalizer).nothing,
+	"CHANNEL_UNPARK":           (*normalizer).nothing,
+	"CHANNEL_HANGUP_COMPLETE":  (*normalizer).hangup,
+	"CHANNEL_DESTROY":          (*normalizer).destroy,
+	"CALL_UPDATE":              (*normalizer).nothing,
+	"CODEC":                    (*normalizer).nothing,
+	"DTMF":                     (*normalizer).dtmf,
+	"CUSTOM":                   (*normalizer).custom,
+}
+
+func want(name string) bool { return wanted[name] != nil }
 
 // event reads one event body: JSON when json is true, else plain. An error means that the bytes are not an event; they
 // belong in the dead-letter stream.
 func (n *normalizer) event(body []byte, json bool, received call.Time) (core.Frame, error) {
-	return core.Frame{Raw: body, Received: received}, nil
+	f := core.Frame{Raw: body, Received: received}
+	e, err := n.headers.parse(body, json, want)
+	if err != nil {
+		return f, err
+	}
+	f.Type = e.get("Event-Name")
+	h := wanted[f.Type]
+	if h == nil {
+		return f, nil
+	}
+	n.begin(&e, f.Type, received)
+	h(n, &e, e.get("Unique-ID"), n.see(&e, f.Type))
+	f.Observations = n.out
+	return f, nil
 }
 
-// snapshot reads what `uuid_dump UUID json` answered for every channel, by uuid, and the answer to `show calls as json`.
-func (n *normalizer) snapshot(dumps map[string][]byte, calls []byte, received call.Time) ([]call.Observation, error) {
-	return nil, nil
+func (n *normalizer) begin(e *event, typ string, received call.Time) {
+	seq, _ := strconv.ParseUint(string(e.raw("Event-Sequence")), 10, 64)
+	n.out, n.native = nil, call.Native{Type: typ, Seq: seq}
+	n.at, n.received = e.micros("Event-Date-Timestamp"), received
+	if n.at == 0 {
+		n.at = received
+	}
 }
 
-// meta reads the few headers the session itself needs from an event body, without building observations.
-type meta struct {
-	Name      string    // Event-Name
-	Sequence  uint64    // Event-Sequence
-	At        call.Time // Event-Date-Timestamp
-	Core      string    // Core-UUID
-	JobUUID   string    // Job-UUID of BACKGROUND_JOB
-	Subclass  string    // Event-Subclass
-	UpSince   string
-	Processed bool
+// emit queues an observation about a leg.
+func (n *normalizer) emit(kind call.Kind, leg string, set ...func(*call.Observation)) {
+	o := call.Observation{Kind: kind, Leg: leg, At: n.at, Received: n.received, Native: n.native}
+	for _, f := range set {
+		f(&o)
+	}
+	n.out = append(n.out, o)
+}
+
+// see keeps track of the channel an event is about, and reports its creation and what else became known of it.
+func (n *normalizer) see(e *event, typ string) *legState {
+	id := e.get("Unique-ID")
+	if id == "" || typ == "CUSTOM" && e.raw("Channel-Name") == nil {
+		return nil
+	}
+	l := n.legs[id]
+	if l == nil {
+		if typ == "CHANNEL_DESTROY" || len(n.legs) >= maxLegs || strings.HasPrefix(e.get("Channel-Name"), "loopback/") {
+			return nil
+		}
+		l = &legState{vars: make([]string, len(n.opt.Variables)+1)}
+		n.legs[id] = l
+	}
+	if !l.created {
+		if typ == "CODEC" || typ == "CALL_UPDATE" { // sent for a new inbound channel before its creation
+			return l
+		}
+		n.create(e, id, l, typ != "CHANNEL_CREATE" && typ != "CHANNEL_ORIGINATE")
+	}
+	n.learn(e, id, l)
+	return l
+}
+
+// create reports a leg's beginning.
+func (n *normalizer) create(e *event, id string, l *legState, unseen bool) {
+	l.created, l.inbound, l.dest = true, e.get("Call-Direction") == "inbound", e.get("Caller-Destination-Number")
+	o := call.Observation{
+		Kind: call.LegCreated, Leg: id, At: n.at, Received: n.received, Native: n.native, Unseen: unseen,
+		Inbound: l.inbound, Parent: parent(e), Number: e.get("Caller-Caller-ID-Number"), Name: e.get("Caller-Caller-ID-Name"),
+		Dialed: l.dest, Device: device(e.get("Channel-Name")), SIPCallID: e.get("variable_sip_call_id"),
+	}
+	if u := e.get("Channel-Call-UUID"); u != id {
+		o.Link = u
+	}
+	if unseen && e.micros("Caller-Channel-Created-Time") != 0 {
+		o.At = e.micros("Caller-Channel-Created-Time")
+	}
+	o.User = user(o.Device)
+	if !l.inbound {
+		o.User = l.dest
+	}
+	l.sipCallID = o.SIPCallID
+	l.root = o.Parent == "" && o.Link == ""
+	n.out = append(n.out, o)
+}
+
+// parent is the leg that caused a new one: its originator, or the caller that a queue is finding an agent for.
+func parent(e *event) string {
+	if e.get("Other-Type") == "originator" {
+		return e.get("Other-Leg-Unique-ID")
+	}
+	return e.get("variable_cc_member_session_uuid")
+}
+
+// device is a channel name without its port: sofia/internal/agent1@127.0.0.1.
+func device(name string) string {
+	if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, ']') && i > 0 {
+		return name[:i]
+	}
+	return name
+}
+
+// user is who a device belongs to: the part before the @.
+func user(device string) string {
+	u := device[strings.LastIndexByte(device, '/')+1:]
+	u, _, _ = strings.Cut(u, "@")
+	return u
+}
+
+// learn reports what an event tells of its leg besides what happened: SIP Call-ID, codec, variables.
+func (n *normalizer) learn(e *event, id string, l *legState) {
+	if s := e.get("variable_sip_call_id"); s != "" && s != l.sipCallID {
+		l.sipCallID = s
+		n.emit(call.LegUpdated, id, func(o *call.Observation) { o.SIPCallID = s })
+	}
+	if c := e.raw("Channel-Read-Codec-Name"); len(c) > 0 {
+		if rate := e.int("Channel-Read-Codec-Rate"); string(c) != l.codec || rate != l.rate {
+			l.codec, l.rate = string(c), rate
+			n.emit(call.LegMedia, id, func(o *call.Observation) { o.Value, o.Count = l.codec, l.rate })
+		}
+	}
+	if l.root {
+		n.variables(e, id, l)
+	}
+}
+
+// variables reports the watched variables of the leg a call began with, when they change.
+func (n *normalizer) variables(e *event, id string, l *legState) {
+	if v := e.raw("variable_" + n.opt.IVRVariable); len(v) > 0 && string(v) != l.vars[0] {
+		l.vars[0] = string(v)
+		n.emit(call.IVRPath, id, func(o *call.Observation) { o.Value = e.get("variable_" + n.opt.IVRVariable) })
+	}
+	for i, name := range n.opt.Variables {
+		if v := e.raw("variable_" + name); len(v) > 0 && string(v) != l.vars[i+1] {
+			l.vars[i+1] = string(v)
+			n.emit(call.LegVariable, id, func(o *call.Observation) {
+				o.Reason, o.Value = strings.TrimPrefix(name, "sip_h_"), e.get("variable_"+name)
+			})
+		}
+	}
+}
+
+func (n *normalizer) nothing(*event, string, *legState) {}
+
+func (n *normalizer) progress(_ *event, id string, l *legState) {
+	if l != nil && !l.inbound {
+		n.emit(call.LegAlerting, id)
+	}
+}
+
+func (n *normalizer) answer(_ *event, id string, l *legState) {
+	if l != nil {
+		n.emit(call.LegConnected, id)
+	}
+}
+
+func (n *normalizer) hold(_ *event, id string, l *legState) {
+	if l != nil {
+		n.emit(call.LegHeld, id)
+	}
+}
+
+func (n *normalizer) unhold(_ *event, id string, l *legState) {
+	if l != nil {
+		n.emit(call.LegRetrieved, id)
+	}
+}
+
+// bridge: FreeSWITCH names a bridge by its two ends.
+func (n *normalizer) bridge(e *event, _ string, _ *legState)   { n.pair(e, call.LegBridged) }
+func (n *normalizer) unbridge(e *event, _ string, _ *legState) { n.pair(e, call.LegUnbridged) }
+
+func (n *normalizer) pair(e *event, kind call.Kind) {
+	a, b := e.get("Bridge-A-Unique-ID"), e.get("Bridge-B-Unique-ID")
+	if a == "" || b == "" {
+		return
+	}
+	for _, leg := range [...]string{a, b} {
+		n.emit(kind, leg, func(o *call.Observation) { o.Bridge = a + "+" + b })
+	}
+}
+
+// execute: an originated leg has been answered and dials on.
+func (n *normalizer) execute(e *event, id string, l *legState) {
+	if l == nil || l.inbound || !l.root || l.dialed {
+		return
+	}
+	if d := e.get("Caller-Destination-Number"); d != "" && d != l.dest {
+		l.dialed = true
+		n.emit(call.LegUpdated, id, func(o *call.Observation) { o.Dialed = d })
+	}
+}
+
+func (n *normalizer) dtmf(e *event, id string, l *legState) {
+	if l != nil {
+		n.emit(call.DTMFDigit, id, func(o *call.Observation) {
+			o.Value, o.Count = e.get("DTMF-Digit"), e.int("DTMF-Duration")/8 // samples at 8 kHz
+		})
+	}
+}
+
+// hangup: the leg is over, and its variables tell why: a transfer, a diversion, or a cause.
+func (n *normalizer) hangup(e *event, id string, l *legState) {
+	if l == nil {
+		return
+	}
+	if t := e.micros("Caller-Channel-Hangup-Time"); t != 0 {
+		n.at = t
+	}
+	to := e.get("variable_transfer_destination")
+	switch kind, _, _ := strings.Cut(e.get("variable_transfer_to"), ":"); kind {
+	case "blind":
+		n.emit(call.TransferDone, id, func(o *call.Observation) { o.Value, o.Dialed = kind, strings.TrimPrefix(to, "blind:") })
+	case "att":
+		n.emit(call.TransferDone, id, func(o *call.Observation) { o.Value, o.Other = "attended", e.get("variable_refer_uuid") })
+	}
+	if d := e.get("variable_sip_redirect_contact_user_0"); d != "" && !l.inbound && e.get("Hangup-Cause") == "REDIRECTION_TO_NEW_DESTINATION" {
+		n.emit(call.Diverted, id, func(o *call.Observation) { o.Dialed = d })
+	}
+	n.cleared(e, id)
+}
+
+func (n *normalizer) cleared(e *event, id string) {
+	n.emit(call.LegCleared, id, func(o *call.Observation) {
+		o.Value, o.Q850, o.SIP = e.get("Hangup-Cause"), e.int("variable_hangup_cause_q850"), sipStatus(e)
+		switch e.get("variable_sip_hangup_disposition") {
+		case "recv_bye", "recv_cancel":
+			o.ByParty = true
+		}
+	})
+}
+
+// sipStatus is the final SIP status of a failed leg, or 0.
+func sipStatus(e *event) int {
+	for _, s := range [...]string{
+		strings.TrimPrefix(e.get("variable_proto_specific_hangup_cause"), "sip:"), e.get("variable_sip_invite_failure_status"),
+		e.get("variable_sip_term_status"),
+	} {
+		if v, err := strconv.Atoi(s); err == nil && v >= 300 && v < 700 {
+			return v
+		}
+	}
+	return 0
+}
+
+// destroy: FreeSWITCH forgets the channel; a lost hang-up is made good.
+func (n *normalizer) destroy(e *event, id string, l *legState) {
+	if l != nil {
+		n.cleared(e, id)
+		delete(n.legs, id)
+	}
 }

@@ -1,0 +1,193 @@
+package ari
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/ctigate/ctigate/core/call"
+)
+
+// see returns a channel's state, having emitted its creation if this event completes it. It returns nil for channels
+// that are not parties, and for those whose creation is still held back.
+func (n *normalizer) see(ch *channel, typ string) *chanState {
+	c := n.know(ch, typ)
+	if c == nil || !c.held {
+		return c
+	}
+	if c.create.SIPCallID == "" {
+		c.create.SIPCallID = ch.ProtocolID
+	}
+	if ch.Caller.Number != "" && c.create.Number == "" {
+		c.create.Number, c.create.Name = ch.Caller.Number, ch.Caller.Name
+	}
+	if !complete(c, typ) {
+		return nil
+	}
+	n.release(c)
+	return c
+}
+
+// complete reports whether an event of this type means that no more will become known of a held-back creation.
+func complete(c *chanState, typ string) bool {
+	switch typ {
+	case "ChannelCreated":
+		return false
+	case "ChannelVarset":
+		return c.create.Inbound && c.create.SIPCallID != ""
+	case "ChannelDialplan", "ChannelCallerId", "ChannelConnectedLine", "DeviceStateChanged":
+		return c.create.Inbound
+	}
+	return true
+}
+
+// know returns a channel's state, beginning it when the channel is new.
+func (n *normalizer) know(ch *channel, typ string) *chanState {
+	if c := n.chans[ch.ID]; c != nil {
+		if c.held && c.create.SIPCallID == "" {
+			c.create.SIPCallID = ch.ProtocolID
+		}
+		return c
+	}
+	if ch.ID == "" || !isParty(ch.Name) {
+		return nil
+	}
+	if len(n.chans) >= maxChannels {
+		n.count("channels_over_limit", 1)
+		return nil
+	}
+	c := &chanState{id: ch.ID, held: true, since: n.received, create: n.creation(ch)}
+	if typ != "ChannelCreated" {
+		c.create.Unseen = true
+		c.create.Inbound = ch.State != "Down" && ch.State != "Ringing" && !strings.HasPrefix(ch.Dialplan.AppName, "AppDial")
+		if at := parseTime(ch.Created); at != 0 {
+			c.create.At = at
+		}
+	}
+	n.chans[ch.ID], n.pending[ch.ID] = c, c
+	return c
+}
+
+// creation is the observation of a channel's beginning, as far as the channel shows it.
+func (n *normalizer) creation(ch *channel) call.Observation {
+	o := call.Observation{
+		Kind: call.LegCreated, Leg: ch.ID, Link: ch.Vars.LinkedID, At: n.at, Received: n.received, Native: n.native,
+		Number: ch.Caller.Number, Name: ch.Caller.Name, SIPCallID: ch.ProtocolID, Inbound: ch.State == "Ring" || ch.State == "Rsrvd",
+	}
+	o.Device, o.User = endpoint(ch.Name)
+	if o.Inbound || o.Link == ch.ID || o.Link == "" {
+		if e := ch.Dialplan.Exten; dialedExten(e) {
+			o.Dialed = e
+		}
+	}
+	o.Native.ID = "created:" + ch.ID
+	return o
+}
+
+// release emits a held-back creation, and what AMI said of the channel meanwhile.
+func (n *normalizer) release(c *chanState) {
+	c.held = false
+	delete(n.pending, c.id)
+	c.named = c.create.Number != ""
+	c.dialed = c.create.Dialed != "" && c.create.Inbound
+	n.out = append(n.out, c.create)
+	n.retryWaiting(c.id)
+}
+
+// destroyed forgets a channel, but for its id, which AMI may still speak of.
+func (n *normalizer) destroyed(c *chanState) {
+	if c.gone {
+		return
+	}
+	c.gone = true
+	delete(n.dialEnd, c.id)
+	n.gone = append(n.gone, c.id)
+	if len(n.gone) > maxGone {
+		for _, id := range n.gone[:maxGone/2] {
+			delete(n.chans, id)
+		}
+		n.gone = append(n.gone[:0], n.gone[maxGone/2:]...)
+	}
+}
+
+// flush gives up waiting for the rest of what was seen before. Call it about every 20 ms.
+func (n *normalizer) flush(now call.Time) []call.Observation {
+	n.begin("ctigate.flush", now, now)
+	if len(n.pending) > 0 {
+		due := make([]*chanState, 0, len(n.pending))
+		for _, c := range n.pending {
+			if now-c.since >= holdFor {
+				due = append(due, c)
+			}
+		}
+		slices.SortFunc(due, func(a, b *chanState) int {
+			return cmp.Or(cmp.Compare(a.since, b.since), strings.Compare(a.id, b.id))
+		})
+		for _, c := range due {
+			n.release(c)
+		}
+	}
+	n.flushAMI(now)
+	return n.out
+}
+
+// snapshot reads what GET /channels and GET /bridges answered.
+func (n *normalizer) snapshot(channels, bridges []byte, received call.Time) ([]call.Observation, error) {
+	var chs []*channel
+	var brs []*bridge
+	if err := json.Unmarshal(channels, &chs); err != nil {
+		return nil, fmt.Errorf("decoding the answer to GET /channels: %w", err)
+	}
+	if err := json.Unmarshal(bridges, &brs); err != nil {
+		return nil, fmt.Errorf("decoding the answer to GET /bridges: %w", err)
+	}
+	in := map[string]*bridge{}
+	for _, b := range brs {
+		for _, id := range b.Channels {
+			in[id] = b
+		}
+	}
+	slices.SortStableFunc(chs, func(a, b *channel) int {
+		return cmp.Or(strings.Compare(a.Created, b.Created), strings.Compare(a.ID, b.ID))
+	})
+	n.begin("snapshot", received, received)
+	for _, ch := range chs {
+		n.snapshotChannel(ch, in[ch.ID])
+	}
+	n.emit(call.SnapshotEnd, "", func(o *call.Observation) { o.Native.ID = "snapshot:" + received.String() })
+	return n.out, nil
+}
+
+func (n *normalizer) snapshotChannel(ch *channel, b *bridge) {
+	c := n.know(ch, "snapshot")
+	if c == nil {
+		return
+	}
+	c.gone = false
+	if c.held {
+		c.create.Synthetic = true
+		n.release(c)
+	}
+	n.emit(call.SnapshotLeg, c.id, func(o *call.Observation) {
+		o.Inbound, o.Link, o.Number, o.Name = c.create.Inbound, c.create.Link, c.create.Number, c.create.Name
+		o.User, o.Device, o.SIPCallID, o.Dialed = c.create.User, c.create.Device, ch.ProtocolID, c.create.Dialed
+		o.Value, o.Native.ID = snapshotState(ch, c), "snapshot:"+ch.ID+":"+n.received.String()
+		if b != nil && b.Type != "holding" {
+			o.Bridge, o.Conference = b.ID, b.conference()
+		}
+	})
+	n.media(ch, c)
+}
+
+// snapshotState names a channel's state for call.SnapshotLeg. ARI does not say whether an answered channel is on hold.
+func snapshotState(ch *channel, c *chanState) string {
+	switch {
+	case ch.State == "Up":
+		return "up"
+	case ch.State == "Ringing" && !c.create.Inbound:
+		return string(call.Alerting)
+	}
+	return string(call.Initiated)
+}

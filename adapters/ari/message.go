@@ -1,0 +1,24 @@
+package ari
+
+import "strings"
+
+// message is one AMI message: its raw bytes and its fields in order, keys as sent.
+type message struct {
+	raw    []byte
+	fields []field
+}
+
+type field struct{ key, value string }
+
+// get returns the first field called key, without regard to case, or "".
+func (m message) get(key string) string {
+	for _, f := range m.fields {
+		if strings.EqualFold(f.key, key) {
+			return f.value
+		}
+	}
+	return ""
+}
+
+// equalFold compares AMI keys and event names, which differ in case between versions.
+func equalFold(a, b string) bool { return strings.EqualFold(a, b) }

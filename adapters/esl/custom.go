@@ -1,0 +1,162 @@
+package esl
+
+import (
+	"strings"
+
+	"github.com/ctigate/ctigate/core/call"
+)
+
+// custom handles the events of modules.
+func (n *normalizer) custom(e *event, id string, l *legState) {
+	switch e.get("Event-Subclass") {
+	case "callcenter::info":
+		n.callcenter(e)
+	case "conference::maintenance":
+		n.conference(e, id)
+	case "fifo::info":
+		n.fifo(e, id)
+	case "valet_parking::info":
+		n.valet(e, id)
+	}
+}
+
+// callcenter handles mod_callcenter. Names lose their domain: support@default is support.
+func (n *normalizer) callcenter(e *event) {
+	caller, action := e.get("CC-Member-Session-UUID"), e.get("CC-Action")
+	queue, agent := local(e.get("CC-Queue")), local(e.get("CC-Agent"))
+	n.native.Type = "callcenter::info " + action
+	about := func(kind call.Kind, result string) {
+		if caller != "" {
+			n.emit(kind, caller, func(o *call.Observation) {
+				o.Queue, o.Agent, o.Value, o.Other = queue, agent, result, e.get("CC-Agent-UUID")
+			})
+		}
+	}
+	switch action {
+	case "member-queue-start":
+		about(call.QueueEnter, "")
+	case "agent-offering":
+		about(call.AgentOffer, "")
+	case "bridge-agent-start":
+		about(call.AgentAccept, "")
+		about(call.QueueLeave, "answered")
+	case "bridge-agent-fail":
+		if kind := refusal(e.get("CC-Hangup-Cause")); kind != 0 {
+			about(kind, "")
+		}
+	case "member-queue-end":
+		about(call.QueueLeave, queueResult(e))
+	case "agent-status-change":
+		n.agentState(agent, statuses[e.get("CC-Agent-Status")])
+	case "agent-state-change":
+		n.agentCall(agent, e.get("CC-Agent-State"))
+	}
+}
+
+func local(s string) string {
+	s, _, _ = strings.Cut(s, "@")
+	return s
+}
+
+// refusal tells an agent who refused from one who let it ring; 0 when the caller gave up.
+func refusal(cause string) call.Kind {
+	switch cause {
+	case "ORIGINATOR_CANCEL", "LOSE_RACE", "PICKED_OFF":
+		return 0
+	case "NO_ANSWER", "ALLOTTED_TIMEOUT", "NO_USER_RESPONSE", "PROGRESS_TIMEOUT", "RECOVERY_ON_TIMER_EXPIRE":
+		return call.AgentTimeout
+	}
+	return call.AgentReject
+}
+
+// queueResult is how a member left: mod_callcenter ends every stay with member-queue-end.
+func queueResult(e *event) string {
+	if e.get("CC-Cause") == "Terminated" {
+		return "answered"
+	}
+	switch e.get("CC-Cancel-Reason") {
+	case "TIMEOUT", "NO_AGENT_TIMEOUT":
+		return "timeout"
+	case "EXIT_WITH_KEY":
+		return "transferred"
+	}
+	return "abandoned"
+}
+
+// statuses maps mod_callcenter's agent status to the model's state.
+var statuses = map[string]string{
+	"Available": "ready", "Available (On Demand)": "ready", "On Break": "not_ready", "Logged Out": "logged_out",
+}
+
+func (n *normalizer) agentState(agent, state string) {
+	if agent != "" && state != "" {
+		n.emit(call.AgentStateChange, "", func(o *call.Observation) { o.Agent, o.Value = agent, state })
+	}
+}
+
+// agentCall follows an agent into a queue call and out of it.
+func (n *normalizer) agentCall(agent, state string) {
+	switch {
+	case state == "In a queue call" && len(n.busy) < maxLegs:
+		n.busy[agent] = true
+		n.agentState(agent, "busy")
+	case n.busy[agent] && (state == "Waiting" || state == "Idle"):
+		delete(n.busy, agent)
+		n.agentState(agent, "ready")
+	}
+}
+
+func (n *normalizer) conference(e *event, id string) {
+	action := e.get("Action")
+	n.native.Type = "conference::maintenance " + action
+	kind := call.LegBridged
+	switch action {
+	case "add-member":
+	case "del-member":
+		kind = call.LegUnbridged
+	default:
+		return
+	}
+	if id != "" {
+		n.emit(kind, id, func(o *call.Observation) {
+			o.Bridge, o.Conference = e.get("Conference-Unique-ID"), e.get("Conference-Name")
+		})
+	}
+}
+
+// fifo handles mod_fifo's caller side.
+func (n *normalizer) fifo(e *event, id string) {
+	action := e.get("FIFO-Action")
+	n.native.Type = "fifo::info " + action
+	queue := local(e.get("FIFO-Name"))
+	about := func(kind call.Kind, result string) {
+		if id != "" {
+			n.emit(kind, id, func(o *call.Observation) { o.Queue, o.Value = queue, result })
+		}
+	}
+	switch action {
+	case "push":
+		about(call.QueueEnter, "")
+	case "bridge-caller-start", "bridge-caller":
+		about(call.QueueLeave, "answered")
+	case "abort":
+		about(call.QueueLeave, "abandoned")
+	case "timeout":
+		about(call.QueueLeave, "timeout")
+	}
+}
+
+// valet handles mod_valet_parking: a parked party is on hold until somebody picks it up.
+func (n *normalizer) valet(e *event, id string) {
+	action := e.get("Action")
+	n.native.Type = "valet_parking::info " + action
+	if id == "" {
+		return
+	}
+	switch action {
+	case "hold":
+		n.emit(call.LegHeld, id)
+	case "bridge", "exit":
+		n.emit(call.LegRetrieved, id)
+	}
+}
