@@ -1,0 +1,235 @@
+package ari
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/core/call"
+)
+
+const (
+	clockInterval = 10 * time.Second
+	flushInterval = 20 * time.Millisecond
+	amiPatience   = 5 * time.Second // how long the session waits for AMI before it goes on without
+)
+
+// session is one Run.
+type session struct {
+	a     *Adapter
+	cfg   *Config
+	log   *slog.Logger
+	out   core.Emitter
+	rest  *rest
+	queue *queue
+	norm  *normalizer   // only for the goroutine that pops the queue
+	up    chan struct{} // closed once out.Up was called
+}
+
+func (a *Adapter) newSession(out core.Emitter) (*session, error) {
+	r, err := newREST(&a.cfg)
+	if err != nil {
+		return nil, core.Permanent(err)
+	}
+	return &session{
+		a: a, cfg: &a.cfg, log: a.log, out: out, rest: r, up: make(chan struct{}),
+		queue: newQueue(a.cfg.Queue, func() { out.Count("queue_full", 1) }),
+		norm:  newNormalizer(options{IVRVariable: a.cfg.IVRVariable, Variables: a.cfg.Variables}, out.Count),
+	}, nil
+}
+
+// run connects, then handles frames until the link drops or ctx ends. What was read by then is still handled.
+func (s *session) run(ctx context.Context) error {
+	conn, err := dialEvents(ctx, s.rest, s.cfg.Application)
+	if err != nil {
+		return err
+	}
+	defer conn.CloseNow()
+	events := &eventReader{conn: conn, cfg: s.cfg, queue: s.queue, count: s.out.Count}
+	g := newGroup(ctx)
+	g.start(events.read)
+	g.start(events.watch)
+	err = s.serve(g)
+	err = g.stop(err)
+	s.drain()
+	return err
+}
+
+// serve does what follows the connection: AMI, introduction, snapshot, events.
+func (s *session) serve(g *group) error {
+	missing := s.startAMI(g)
+	if err := s.introduce(g.ctx, missing); err != nil {
+		return err
+	}
+	if err := s.snapshot(g.ctx); err != nil {
+		return err
+	}
+	g.start(s.clock)
+	return s.loop(g.ctx)
+}
+
+// startAMI starts the AMI link, gives it a moment to log in, and says what cannot be seen without it.
+func (s *session) startAMI(g *group) []string {
+	if s.cfg.AMI == nil {
+		return []string{"queue and agent events: no AMI configured (add ami: to this switch)"}
+	}
+	l := &amiLink{s: s, first: make(chan error, 1), retry: s.a.amiRetry}
+	g.start(l.run)
+	patience := time.NewTimer(min(amiPatience, s.cfg.ReadTimeout))
+	defer patience.Stop()
+	var err error
+	select {
+	case err = <-l.first:
+	case <-patience.C:
+		err = fmt.Errorf("AMI at %s has not answered yet", s.cfg.AMI.Address)
+	case <-g.ctx.Done():
+	}
+	if err != nil {
+		return []string{fmt.Sprintf("queue and agent events, until AMI is back: %v", err)}
+	}
+	return nil
+}
+
+// introduce asks who the switch is and declares the session up.
+func (s *session) introduce(ctx context.Context, missing []string) error {
+	info, err := s.rest.info(ctx)
+	if err != nil {
+		return err
+	}
+	defer close(s.up)
+	return s.out.Up(core.Instance{Kind: "asterisk", ID: info.EntityID, Version: info.Version, Missing: missing})
+}
+
+// snapshot hands over the channels and bridges there are. Events read meanwhile wait in the queue and come after.
+func (s *session) snapshot(ctx context.Context) error {
+	channels, err := s.rest.get(ctx, "asking ARI for channels", "/channels", maxSnapshot)
+	if err != nil {
+		return err
+	}
+	bridges, err := s.rest.get(ctx, "asking ARI for bridges", "/bridges", maxSnapshot)
+	if err != nil {
+		return err
+	}
+	received := call.At(time.Now())
+	raw := snapshotBytes(channels, bridges)
+	observed, err := s.norm.snapshot(channels, bridges, received)
+	if err != nil {
+		// Going on without it beats not going on: the next call is seen whole.
+		if err := s.out.DeadLetter(core.DeadLetter{Raw: raw, Reason: fmt.Sprintf("reading ARI's snapshot: %v", err), Received: received}); err != nil {
+			return err
+		}
+		return s.out.Gap("ARI's snapshot of channels and bridges could not be read: calls that began before this session stay unknown")
+	}
+	return s.out.Frame(core.Frame{Type: "snapshot", Raw: raw, Received: received, Observations: observed})
+}
+
+// snapshotBytes puts both answers into one JSON object, as they came.
+func snapshotBytes(channels, bridges []byte) []byte {
+	b := make([]byte, 0, len(channels)+len(bridges)+32)
+	b = append(append(b, `{"channels":`...), channels...)
+	b = append(append(b, `,"bridges":`...), bridges...)
+	return append(b, '}')
+}
+
+// loop handles frames in the order of their arrival until ctx ends.
+func (s *session) loop(ctx context.Context) error {
+	tick := time.NewTicker(flushInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-s.queue.ready:
+			if err := s.handleQueued(ctx, tick.C); err != nil {
+				return err
+			}
+		case <-tick.C:
+			if err := s.flush(call.At(time.Now())); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (s *session) handleQueued(ctx context.Context, tick <-chan time.Time) error {
+	for {
+		in, ok := s.queue.pop()
+		if !ok {
+			return nil
+		}
+		if err := s.handle(in); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick:
+			if err := s.flush(call.At(time.Now())); err != nil {
+				return err
+			}
+		default:
+		}
+	}
+}
+
+// handle normalizes one frame. What cannot be understood becomes a dead letter, and the session goes on.
+func (s *session) handle(in inbound) error {
+	switch in.from {
+	case fromAMI:
+		return s.out.Frame(s.norm.manager(in.msg, in.received))
+	case unreadable:
+		return s.out.DeadLetter(core.DeadLetter{Raw: in.raw, Reason: in.reason, Received: in.received})
+	}
+	f, err := s.norm.event(in.raw, in.received)
+	if err != nil {
+		return s.out.DeadLetter(core.DeadLetter{Raw: in.raw, Reason: fmt.Sprintf("reading an ARI event: %v", err), Received: in.received})
+	}
+	return s.out.Frame(f)
+}
+
+// flush hands over what the normalizer no longer waits for.
+func (s *session) flush(now call.Time) error {
+	observed := s.norm.flush(now)
+	if len(observed) == 0 {
+		return nil
+	}
+	return s.out.Frame(core.Frame{Type: "flush", Received: now, Observations: observed})
+}
+
+// drain handles what was read before the session ended, as far as the router still takes it.
+func (s *session) drain() {
+	for in, ok := s.queue.pop(); ok; in, ok = s.queue.pop() {
+		if s.handle(in) != nil {
+			return
+		}
+	}
+	_ = s.flush(call.At(time.Now()) + call.Second) // nothing more will come to wait for; the router may be gone
+}
+
+// clock measures the switch's clock at once and every ten seconds.
+func (s *session) clock(ctx context.Context) error {
+	tick := time.NewTicker(clockInterval)
+	defer tick.Stop()
+	for {
+		sample, err := s.rest.ping(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			s.out.Count("clock_failed", 1)
+			s.log.Debug("measuring the clock by ARI", "err", err)
+		default:
+			if err := s.out.Clock(sample); err != nil {
+				return err
+			}
+		}
+		s.a.countHighest(s)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

@@ -1,0 +1,201 @@
+package ari
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/core/call"
+)
+
+// keptBytes is how much of an unreadable frame goes to the dead letters.
+const keptBytes = 64 << 10
+
+// eventReader empties one ARI websocket into the queue. Asterisk cuts off a reader that lets a write wait longer than
+// websocket_write_timeout (100 ms unless raised), so nothing is decoded here.
+type eventReader struct {
+	conn  *websocket.Conn
+	cfg   *Config
+	queue *queue
+	count func(name string, n int)
+	buf   []byte // the message being read
+
+	begun   atomic.Int64 // when the message being read began, in µs; 0 between messages
+	frames  atomic.Int64 // messages read to their end
+	pushing atomic.Bool  // waiting for room in the queue: pongs wait with it
+}
+
+// dialEvents opens the event websocket of application app. A refused user is a permanent error.
+func dialEvents(ctx context.Context, r *rest, app string) (*websocket.Conn, error) {
+	header, err := r.authorization()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
+	defer cancel()
+	address := r.base + "/events?" + url.Values{"app": {app}, "subscribeAll": {"true"}}.Encode()
+	conn, resp, err := websocket.Dial(ctx, address, &websocket.DialOptions{
+		HTTPClient:      r.client,
+		HTTPHeader:      header,
+		CompressionMode: websocket.CompressionDisabled,
+	})
+	if err != nil {
+		return nil, dialError(r, resp, err)
+	}
+	conn.SetReadLimit(-1) // body keeps the first bytes of what is too long, so it limits by itself
+	return conn, nil
+}
+
+func dialError(r *rest, resp *http.Response, err error) error {
+	switch {
+	case resp == nil:
+		return fmt.Errorf("opening the ARI websocket at %s: %w", r.base, err)
+	case resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden:
+		return r.refused(resp.StatusCode)
+	case resp.StatusCode == http.StatusNotFound:
+		return fmt.Errorf("opening the ARI websocket at %s: 404: is the path right, ari.conf enabled=yes and res_ari_events.so loaded?", r.base)
+	}
+	return fmt.Errorf("opening the ARI websocket at %s: %s instead of an upgrade: %w", r.base, resp.Status, err)
+}
+
+// read pushes messages in order until the link drops, then returns why; it never returns nil.
+func (e *eventReader) read(ctx context.Context) error {
+	for {
+		kind, r, err := e.conn.Reader(ctx)
+		if err != nil {
+			return fmt.Errorf("reading the ARI websocket: %w", err)
+		}
+		e.begun.Store(time.Now().UnixMicro())
+		raw, err := e.body(r)
+		in := inbound{from: fromARI, raw: raw, received: call.At(time.Now())}
+		e.begun.Store(0)
+		e.frames.Add(1)
+		if fault := e.fault(kind, err); fault != "" {
+			in = unreadableFrame(raw, fault, in.received)
+		}
+		if err := e.push(ctx, in); err != nil {
+			return err
+		}
+		if err != nil {
+			return fmt.Errorf("reading the ARI websocket: %w", err)
+		}
+		if err := replaced(raw, e.cfg.Application); err != nil {
+			return err
+		}
+	}
+}
+
+func (e *eventReader) push(ctx context.Context, in inbound) error {
+	e.pushing.Store(true)
+	defer e.pushing.Store(false)
+	return e.queue.push(ctx, in)
+}
+
+// fault says what is wrong with a message, or "".
+func (e *eventReader) fault(kind websocket.MessageType, err error) string {
+	switch {
+	case err != nil:
+		return fmt.Sprintf("reading an ARI event: %v", err)
+	case kind != websocket.MessageText:
+		return "reading an ARI event: a binary message, where ARI sends text"
+	}
+	return ""
+}
+
+var errFrameTooLong = errors.New("the message is longer than max_frame_bytes")
+
+// body reads one message into bytes of its own. With an error it returns what came before it.
+func (e *eventReader) body(r io.Reader) ([]byte, error) {
+	if e.buf == nil {
+		e.buf = make([]byte, 64<<10)
+	}
+	for n := 0; ; {
+		m, err := r.Read(e.buf[n:])
+		n += m
+		switch {
+		case n > e.cfg.MaxFrameBytes:
+			return bytes.Clone(e.buf[:n]), fmt.Errorf("%w (%d)", errFrameTooLong, e.cfg.MaxFrameBytes)
+		case err == io.EOF:
+			return append(make([]byte, 0, n), e.buf[:n]...), nil
+		case err != nil:
+			return bytes.Clone(e.buf[:n]), fmt.Errorf("after %d bytes: %w", n, err)
+		case n == len(e.buf):
+			e.buf = append(e.buf, make([]byte, len(e.buf))...)
+		}
+	}
+}
+
+func unreadableFrame(raw []byte, reason string, received call.Time) inbound {
+	if len(raw) > keptBytes {
+		reason = fmt.Sprintf("%s; the first %d bytes are kept", reason, keptBytes)
+		raw = bytes.Clone(raw[:keptBytes])
+	}
+	return inbound{from: unreadable, raw: raw, reason: reason, received: received}
+}
+
+// watch asks for a sign of life every ping interval. It closes the link when neither a pong nor a whole message came
+// within the read timeout, or when one message took longer than that: a peer that sends a byte a second is not alive.
+func (e *eventReader) watch(ctx context.Context) error {
+	tick := time.NewTicker(e.cfg.PingInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if begun := e.begun.Load(); begun != 0 && time.Since(time.UnixMicro(begun)) > e.cfg.ReadTimeout {
+			return fmt.Errorf("reading the ARI websocket: one message took longer than read_timeout (%v)", e.cfg.ReadTimeout)
+		}
+		if err := e.ping(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func (e *eventReader) ping(ctx context.Context) error {
+	before := e.frames.Load()
+	pctx, cancel := context.WithTimeout(ctx, e.cfg.ReadTimeout)
+	defer cancel()
+	err := e.conn.Ping(pctx)
+	switch {
+	case err == nil || ctx.Err() != nil:
+		return nil
+	case errors.Is(err, net.ErrClosed):
+		return nil // read knows why
+	case e.frames.Load() != before || e.pushing.Load():
+		e.count("late_pong", 1) // alive, and waiting behind events
+		return nil
+	}
+	return fmt.Errorf("the ARI websocket is dead: no answer to a ping within read_timeout (%v): %w", e.cfg.ReadTimeout, err)
+}
+
+var replacedWord = []byte("ApplicationReplaced")
+
+// replaced tells whether raw is Asterisk's notice that another reader took application app away.
+func replaced(raw []byte, app string) error {
+	if !bytes.Contains(raw, replacedWord) {
+		return nil
+	}
+	var e struct {
+		Type        string `json:"type"`
+		Application string `json:"application"`
+	}
+	if json.Unmarshal(raw, &e) != nil || e.Type != string(replacedWord) || !strings.EqualFold(e.Application, app) {
+		return nil
+	}
+	return core.Permanent(fmt.Errorf("another reader connected as ARI application %q and Asterisk gave it the events: "+
+		"stop that reader, or give each its own application name", app))
+}
