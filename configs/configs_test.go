@@ -3,6 +3,7 @@ package configs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -147,6 +148,33 @@ func TestPrintNeverShowsAHeldSecret(t *testing.T) {
 	raw, err := c.Marshal()
 	if err != nil || strings.Contains(string(raw), "hunter2") {
 		t.Errorf("%v\n%s", err, raw)
+	}
+}
+
+func TestChangedNamesWhatDiffers(t *testing.T) {
+	read := func() *Config {
+		c, err := Load("testdata/good.yaml", kinds())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	for want, change := range map[string]func(*Config){
+		"[]":                func(*Config) {},
+		"[log.level]":       func(c *Config) { c.Log.Level = "error" },
+		"[switches]":        func(c *Config) { c.Switches[0].Config.(*pbx).Port++ },
+		"[sinks freshness]": func(c *Config) { c.Sinks[0].WhenFull = Block; c.Freshness.Late++ },
+		"[enrich drain_timeout raw_passthrough]": func(c *Config) {
+			c.Enrich.Numbers = nil
+			c.DrainTimeout++
+			c.RawPassthrough = false
+		},
+	} {
+		b := read()
+		change(b)
+		if got, err := Changed(read(), b); err != nil || fmt.Sprint(got) != want {
+			t.Errorf("%v, %v, want %s", got, err, want)
+		}
 	}
 }
 

@@ -11,6 +11,19 @@ import (
 // Marshal writes the effective configuration as YAML that Load accepts: defaults filled in, secrets by where they
 // come from, passwords inside URLs blotted out.
 func (c *Config) Marshal() ([]byte, error) {
+	tree, err := c.tree()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := yaml.MarshalWithOptions(tree, yaml.IndentSequence(true))
+	if err != nil {
+		return nil, fmt.Errorf("printing configuration: %w", err)
+	}
+	return userinfo.ReplaceAll(raw, []byte("://[redacted]@")), nil
+}
+
+// tree is the configuration as ordered mappings.
+func (c *Config) tree() (yaml.MapSlice, error) {
 	top := yaml.MapSlice{}
 	var switches, sinks []yaml.MapSlice
 	for _, s := range c.Switches {
@@ -40,11 +53,7 @@ func (c *Config) Marshal() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("printing configuration: %w", err)
 	}
-	raw, err := yaml.MarshalWithOptions(append(top, rest...), yaml.IndentSequence(true))
-	if err != nil {
-		return nil, fmt.Errorf("printing configuration: %w", err)
-	}
-	return userinfo.ReplaceAll(raw, []byte("://[redacted]@")), nil
+	return append(top, rest...), nil
 }
 
 // userinfo is the user and password inside a URL.

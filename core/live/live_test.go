@@ -183,7 +183,10 @@ func TestMergedAndUnseenCallsEnd(t *testing.T) {
 	now := start
 	merged := item("b", call.StateActive, func(c *call.Call) { c.MergedInto = "a" })
 	merged.Event.Type = call.CallMerged
-	tab := table(t, &now, item("b", call.StateActive, nil), merged, item("z", call.StateEnded, nil), core.Item{Stream: core.StreamEvents, Event: &call.Event{Type: call.AgentState}})
+	unseen := item("z", call.StateEnded, nil)
+	unseen.Event.Type = call.CallEnded
+	late := item("y", call.StateEnded, nil)
+	tab := table(t, &now, item("b", call.StateActive, nil), merged, unseen, late, core.Item{Stream: core.StreamEvents, Event: &call.Event{Type: call.AgentState}})
 	if active, ended, _ := tab.Counts(); active != 0 || ended != 2 {
 		t.Errorf("active %d ended %d", active, ended)
 	}

@@ -81,8 +81,10 @@ func (t *Table) see(e *call.Event, now time.Time) {
 	}
 	r := t.calls[e.CallID]
 	if r == nil {
-		if e.Call.State == call.StateEnded {
-			t.ended++
+		if e.Call.State == call.StateEnded { // its last word, or something that came too late
+			if e.Type == call.CallEnded {
+				t.ended++
+			}
 			return
 		}
 		if len(t.calls) >= maxCalls {
