@@ -22,6 +22,7 @@ type Header struct {
 type Encoder struct {
 	call     *call.Call
 	callJSON []byte
+	room     []byte // the last item's header values
 	sources  map[string]string
 	types    map[call.EventType]string
 }
@@ -63,8 +64,8 @@ func (e *Encoder) appendData(dst []byte, it *core.Item) []byte {
 }
 
 // AppendBinary appends the item's data to dst and returns it with the headers of the binary content mode, appended to
-// headers: ce_* and content-type, and for dead letters also reason, switch and received. A tombstone has neither: the
-// returned slices are as given.
+// headers: ce_* and content-type, and for dead letters also reason, switch and received. The header values are valid until
+// the next call. A tombstone has neither: the returned slices are as given.
 func (e *Encoder) AppendBinary(dst []byte, headers []Header, it *core.Item) ([]byte, []Header, error) {
 	a, err := e.attributesOf(it)
 	if err != nil {
@@ -73,7 +74,7 @@ func (e *Encoder) AppendBinary(dst []byte, headers []Header, it *core.Item) ([]b
 	if Tombstone(it) {
 		return dst, headers, nil
 	}
-	return e.appendData(dst, it), appendHeaders(headers, &a), nil
+	return e.appendData(dst, it), e.appendHeaders(headers, &a), nil
 }
 
 // Tombstone reports whether the item deletes its key: its value is null.
@@ -81,9 +82,9 @@ func Tombstone(it *core.Item) bool {
 	return it.Stream == core.StreamCalls && it.Event == nil && it.Dead == nil
 }
 
-// appendHeaders shares one allocation between the values.
-func appendHeaders(headers []Header, a *attributes) []Header {
-	room := make([]byte, 0, 512)
+// appendHeaders keeps the values in one buffer. When that grows, earlier values stay where they were.
+func (e *Encoder) appendHeaders(headers []Header, a *attributes) []Header {
+	room := e.room[:0]
 	a.each(func(name string, val []byte) {
 		start := len(room)
 		room = append(room, val...)
@@ -92,6 +93,7 @@ func appendHeaders(headers []Header, a *attributes) []Header {
 	if a.typ == TypeDeadLetter && a.time != 0 {
 		headers = append(headers, Header{"received", appendTime(nil, a.time)})
 	}
+	e.room = room
 	return headers
 }
 

@@ -1,0 +1,195 @@
+package kafka
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
+	"github.com/segmentio/kafka-go/protocol/apiversions"
+	"github.com/segmentio/kafka-go/protocol/saslauthenticate"
+	"github.com/segmentio/kafka-go/protocol/saslhandshake"
+	"github.com/segmentio/kafka-go/sasl"
+	"github.com/segmentio/kafka-go/sasl/plain"
+	"github.com/segmentio/kafka-go/sasl/scram"
+)
+
+// conn is one connection to one broker, for one goroutine at a time: a request, then its answer.
+type conn struct {
+	addr   string
+	net    net.Conn
+	proto  *protocol.Conn
+	knows  map[protocol.ApiKey]bool // what the broker offers
+	broken bool                     // nothing more can be asked over it
+}
+
+// dial connects, agrees on versions, and authenticates, within dial_timeout.
+func dial(ctx context.Context, c *Config, addr string) (*conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.DialTimeout)
+	defer cancel()
+	nc, err := c.connect(ctx, addr)
+	if err != nil {
+		return nil, connectError(addr, c, "connecting to", err)
+	}
+	cn := &conn{addr: addr, net: nc, proto: protocol.NewConn(nc, c.ClientID)}
+	if err := cn.greet(ctx, c); err != nil {
+		cn.close()
+		return nil, err
+	}
+	return cn, nil
+}
+
+func (c *Config) connect(ctx context.Context, addr string) (net.Conn, error) {
+	nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+	if err != nil || !c.TLS.Enabled {
+		return nc, err
+	}
+	cfg, err := c.TLS.config(addr)
+	if err != nil {
+		nc.Close()
+		return nil, err
+	}
+	t := tls.Client(nc, cfg)
+	if err := t.HandshakeContext(ctx); err != nil {
+		nc.Close()
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *TLS) config(addr string) (*tls.Config, error) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host, InsecureSkipVerify: t.InsecureSkipVerify}
+	if t.ServerName != "" {
+		cfg.ServerName = t.ServerName
+	}
+	if t.CAFile != "" {
+		pem, err := os.ReadFile(t.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("reading tls.ca_file: %w", err)
+		}
+		cfg.RootCAs = x509.NewCertPool()
+		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("reading tls.ca_file: no PEM certificate in %s", t.CAFile)
+		}
+	}
+	if t.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("reading tls.cert_file and tls.key_file: %w", err)
+		}
+		cfg.Certificates = []tls.Certificate{pair}
+	}
+	return cfg, nil
+}
+
+func (cn *conn) greet(ctx context.Context, c *Config) error {
+	m, err := cn.roundTrip(ctx, &apiversions.Request{})
+	if err != nil {
+		return connectError(cn.addr, c, "talking to", err)
+	}
+	res := m.(*apiversions.Response)
+	if res.ErrorCode != 0 {
+		return connectError(cn.addr, c, "agreeing on versions with", kafkago.Error(res.ErrorCode))
+	}
+	versions := make(map[protocol.ApiKey]int16, len(res.ApiKeys))
+	cn.knows = make(map[protocol.ApiKey]bool, len(res.ApiKeys))
+	for _, k := range res.ApiKeys {
+		key := protocol.ApiKey(k.ApiKey)
+		versions[key] = key.SelectVersion(k.MinVersion, k.MaxVersion)
+		cn.knows[key] = true
+	}
+	cn.proto.SetVersions(versions)
+	if c.SASL.Mechanism == "" {
+		return nil
+	}
+	if err := cn.authenticate(ctx, c); err != nil {
+		return connectError(cn.addr, c, fmt.Sprintf("authenticating as %q at", c.SASL.Username), err)
+	}
+	return nil
+}
+
+// mechanism reads the password anew, so that a rotated one is picked up.
+func (s *SASL) mechanism() (sasl.Mechanism, error) {
+	password, err := s.Password.Reveal()
+	if err != nil {
+		return nil, fmt.Errorf("sasl.password: %w", err)
+	}
+	switch s.Mechanism {
+	case mechanismSCRAM256:
+		return scram.Mechanism(scram.SHA256, s.Username, password)
+	case mechanismSCRAM512:
+		return scram.Mechanism(scram.SHA512, s.Username, password)
+	}
+	return plain.Mechanism{Username: s.Username, Password: password}, nil
+}
+
+// authenticate runs the SASL exchange (KIP-43, KIP-152).
+func (cn *conn) authenticate(ctx context.Context, c *Config) error {
+	mech, err := c.SASL.mechanism()
+	if err != nil {
+		return err
+	}
+	m, err := cn.roundTrip(ctx, &saslhandshake.Request{Mechanism: mech.Name()})
+	if err != nil {
+		return err
+	}
+	if code := m.(*saslhandshake.Response).ErrorCode; code != 0 {
+		return kafkago.Error(code)
+	}
+	session, state, err := mech.Start(ctx)
+	for done := false; err == nil && !done; {
+		var challenge []byte
+		if challenge, err = cn.saslStep(ctx, state); err == nil {
+			done, state, err = session.Next(ctx, challenge)
+		}
+	}
+	return err
+}
+
+func (cn *conn) saslStep(ctx context.Context, state []byte) ([]byte, error) {
+	m, err := cn.roundTrip(ctx, &saslauthenticate.Request{AuthBytes: state})
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil, kafkago.SASLAuthenticationFailed // some brokers refuse by hanging up
+	case err != nil:
+		return nil, err
+	}
+	res := m.(*saslauthenticate.Response)
+	if res.ErrorCode != 0 {
+		return nil, fmt.Errorf("%w%s", kafkago.Error(res.ErrorCode), detail(res.ErrorMessage))
+	}
+	return res.AuthBytes, nil
+}
+
+// roundTrip asks and waits for the answer until ctx ends. After an error the connection is broken: an answer that came
+// late would be taken for the next one's.
+func (cn *conn) roundTrip(ctx context.Context, req protocol.Message) (protocol.Message, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	deadline, _ := ctx.Deadline() // none is the zero time, which SetDeadline takes for none
+	cn.net.SetDeadline(deadline)
+	stop := context.AfterFunc(ctx, func() { cn.net.SetDeadline(time.Unix(1, 0)) })
+	res, err := cn.proto.RoundTrip(req)
+	if !stop() && err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%w (%w)", ctx.Err(), err)
+	}
+	cn.broken = cn.broken || err != nil || ctx.Err() != nil
+	return res, err
+}
+
+func (cn *conn) close() {
+	cn.broken = true
+	cn.net.Close()
+}

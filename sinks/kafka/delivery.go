@@ -1,0 +1,292 @@
+package kafka
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/core/call"
+	kafkago "github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
+	"github.com/segmentio/kafka-go/protocol/produce"
+	"github.com/segmentio/kafka-go/protocol/rawproduce"
+)
+
+// maxRequest bounds one produce request, in bytes; brokers refuse 100 MiB.
+const maxRequest = 32 << 20
+
+// maxArena is the largest record buffer kept from one Write to the next, in bytes.
+const maxArena = 32 << 20
+
+// target is one partition.
+type target struct {
+	topic     string
+	partition int32
+}
+
+// queue is what one partition is still owed, in order. Its first sent records are packed into the one batch that is,
+// or will be, in flight.
+type queue struct {
+	to     target
+	recs   []record
+	packed []byte
+	sent   int
+	limit  int   // records in the next batch at most, after one was too large; 0: no limit
+	tried  bool  // the packed batch was sent before
+	doubt  bool  // it may have been applied although no acknowledgement came
+	err    error // the last answer
+}
+
+// delivery is one Write.
+type delivery struct {
+	s       *Sink
+	batch   []core.Item
+	queues  map[target]*queue
+	aside   map[int]bool // items that are on their way to the dead-letter topic instead
+	failed  map[int]error
+	trouble error // the last thing that made a round wait
+
+	lostSequence bool // a broker does not know our sequence numbers
+}
+
+// enqueue encodes the items and sorts them into partitions.
+func (d *delivery) enqueue(ctx context.Context) {
+	s := d.s
+	s.arena = s.arena[:0]
+	if cap(s.arena) > maxArena {
+		s.arena = nil
+	}
+	for i := range d.batch {
+		it := &d.batch[i]
+		if err := d.add(ctx, i, it); err != nil {
+			d.fail(i, err)
+		}
+	}
+}
+
+// add encodes one item, which stands for the item'th of the batch, and queues it.
+func (d *delivery) add(ctx context.Context, item int, it *core.Item) error {
+	s := d.s
+	to := s.cfg.topicOf(it.Stream, it.Switch.ID)
+	info := s.cl.topics[to.name]
+	if len(info.leaders) == 0 {
+		if err := d.discover(ctx, to); err != nil {
+			return err
+		}
+		info = s.cl.topics[to.name]
+	}
+	value, headers, err := d.encode(it)
+	if err != nil {
+		return core.Permanent(err)
+	}
+	start := len(s.arena)
+	s.arena = appendTail(s.arena, it.Key, value, headers)
+	q := d.queue(target{to.name, partition(it.Key, len(info.leaders))})
+	q.recs = append(q.recs, record{item: item, time: timestamp(it), tail: s.arena[start:len(s.arena):len(s.arena)]})
+	return nil
+}
+
+// discover makes a topic known that was not when the sink was opened: a switch's raw passthrough.
+func (d *delivery) discover(ctx context.Context, t topic) error {
+	if !slices.Contains(streams, t.stream) && t.stream != core.StreamRaw {
+		return core.Permanent(fmt.Errorf("no topic for stream %q", t.stream))
+	}
+	return d.s.cl.ensure(ctx, []topic{t})
+}
+
+func (d *delivery) queue(to target) *queue {
+	q := d.queues[to]
+	if q == nil {
+		q = &queue{to: to}
+		d.queues[to] = q
+	}
+	return q
+}
+
+// timestamp is when the gateway received what the record tells of: the switch's clock may run ahead of what brokers
+// accept.
+func timestamp(it *core.Item) int64 {
+	var t call.Time
+	switch {
+	case it.Event != nil:
+		t = it.Event.Time.Received
+	case it.Dead != nil:
+		t = it.Dead.Received
+	}
+	if t == 0 {
+		return time.Now().UnixMilli()
+	}
+	return int64(t / call.Millisecond)
+}
+
+// run produces until all is acknowledged, failed, or ctx ends.
+func (d *delivery) run(ctx context.Context) {
+	wait := newBackoff()
+	for len(d.queues) > 0 && ctx.Err() == nil {
+		progress := d.round(ctx)
+		if d.trouble == nil {
+			wait = newBackoff()
+			continue
+		}
+		if progress {
+			wait = newBackoff()
+		}
+		d.recover(ctx, wait)
+	}
+	d.giveUp(ctx)
+	if d.trouble == nil && d.s.troubled && len(d.failed) == 0 {
+		d.s.log.Info("kafka accepts batches again")
+		d.s.troubled = false
+	}
+}
+
+// round sends each partition its next batch and settles the answers. It reports whether any was accepted.
+func (d *delivery) round(ctx context.Context) (progress bool) {
+	d.trouble = nil
+	d.packAll()
+	var wg sync.WaitGroup
+	for id, qs := range d.byLeader() {
+		wg.Go(func() { d.produce(ctx, id, qs) })
+	}
+	wg.Wait()
+	for _, q := range d.sorted() {
+		progress = d.settle(ctx, q) || progress
+	}
+	if d.lostSequence {
+		d.restart(ctx)
+	}
+	return progress
+}
+
+// packAll packs the next batch of each partition that has none in flight.
+func (d *delivery) packAll() {
+	for _, q := range d.queues {
+		if q.packed != nil || len(q.recs) == 0 {
+			continue
+		}
+		q.sent = d.take(q)
+		q.tried, q.doubt = false, false
+		var err error
+		q.packed, err = d.s.pack.pack(nil, q.recs[:q.sent], d.s.by, d.s.sequence(q.to))
+		q.err = err
+	}
+}
+
+// take counts the records of q's next batch.
+func (d *delivery) take(q *queue) int {
+	size, n := 0, 0
+	for _, r := range q.recs {
+		size += len(r.tail) + recordExtra
+		if n > 0 && (size > d.s.cfg.BatchBytes || n == q.limit) {
+			break
+		}
+		n++
+	}
+	return n
+}
+
+// sequence is the first sequence number of the partition's next batch, -1 without a producer id.
+func (s *Sink) sequence(to target) int32 {
+	if s.by == noProducer {
+		return -1
+	}
+	return s.seqs[to]
+}
+
+// byLeader groups the partitions by the broker to send them to, in one request each.
+func (d *delivery) byLeader() map[int32][]*queue {
+	groups := make(map[int32][]*queue)
+	size := make(map[int32]int)
+	for _, q := range d.sorted() {
+		leaders := d.s.cl.topics[q.to.topic].leaders
+		leader := int32(-1)
+		if int(q.to.partition) < len(leaders) {
+			leader = leaders[q.to.partition]
+		}
+		_, known := d.s.cl.brokers[leader]
+		switch {
+		case q.packed == nil: // could not be packed; the error is there already
+		case !known:
+			q.err = kafkago.LeaderNotAvailable
+		case size[leader] > 0 && size[leader]+len(q.packed) > maxRequest:
+			q.err = errNextRound
+		default:
+			groups[leader] = append(groups[leader], q)
+			size[leader] += len(q.packed)
+		}
+	}
+	return groups
+}
+
+// errNextRound marks a batch that did not fit into this round's request.
+var errNextRound = fmt.Errorf("not sent yet")
+
+// sorted lists the queues in a fixed order, so that requests are the same on every run.
+func (d *delivery) sorted() []*queue {
+	qs := make([]*queue, 0, len(d.queues))
+	for _, q := range d.queues {
+		qs = append(qs, q)
+	}
+	slices.SortFunc(qs, func(a, b *queue) int {
+		return cmp.Or(cmp.Compare(a.to.topic, b.to.topic), cmp.Compare(a.to.partition, b.to.partition))
+	})
+	return qs
+}
+
+// produce sends one broker its batches and leaves the answers in the queues, which are nobody else's meanwhile.
+func (d *delivery) produce(ctx context.Context, broker int32, qs []*queue) {
+	for _, q := range qs {
+		q.err = errNoAnswer
+		if q.tried {
+			d.s.counts.retried.Add(1)
+		}
+		q.tried = true
+	}
+	m, err := d.s.cl.askBroker(ctx, broker, d.s.request(qs))
+	if err != nil {
+		for _, q := range qs {
+			q.err = err
+		}
+		return
+	}
+	answers := make(map[target]error)
+	for _, t := range m.(*produce.Response).Topics {
+		for _, p := range t.Partitions {
+			answers[target{t.Topic, p.Partition}] = partitionError(p)
+		}
+	}
+	for _, q := range qs {
+		if err, ok := answers[q.to]; ok {
+			q.err = err
+		}
+	}
+}
+
+var errNoAnswer = fmt.Errorf("the broker's answer does not mention the partition")
+
+func partitionError(p produce.ResponsePartition) error {
+	if p.ErrorCode == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w%s", kafkago.Error(p.ErrorCode), detail(p.ErrorMessage))
+}
+
+// request is a produce request of one batch for each queue; acknowledged by all in-sync replicas.
+func (s *Sink) request(qs []*queue) *rawproduce.Request {
+	req := &rawproduce.Request{Acks: -1, Timeout: int32(s.cfg.RequestTimeout.Milliseconds() * 9 / 10)}
+	for _, q := range qs { // sorted by topic
+		if n := len(req.Topics); n == 0 || req.Topics[n-1].Topic != q.to.topic {
+			req.Topics = append(req.Topics, rawproduce.RequestTopic{Topic: q.to.topic})
+		}
+		t := &req.Topics[len(req.Topics)-1]
+		t.Partitions = append(t.Partitions, rawproduce.RequestPartition{
+			Partition: q.to.partition, RecordSet: protocol.RawRecordSet{Reader: bytes.NewReader(q.packed)},
+		})
+	}
+	return req
+}

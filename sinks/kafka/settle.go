@@ -1,0 +1,246 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/core/call"
+	"github.com/ctigate/ctigate/sinks/cloudevents"
+	kafkago "github.com/segmentio/kafka-go"
+)
+
+// settle acts on a queue's answer and reports whether its batch was accepted.
+func (d *delivery) settle(ctx context.Context, q *queue) bool {
+	if q.err == errNextRound {
+		return false
+	}
+	switch judge(q.err) {
+	case accepted:
+		d.accept(q)
+		return true
+	case again:
+		q.doubt = q.doubt || mayBeApplied(q.err)
+		d.trouble = q.err
+	case resequence:
+		d.trouble, d.lostSequence = q.err, true
+	case tooLarge:
+		d.split(ctx, q)
+	case refused:
+		err := core.Permanent(fmt.Errorf("producing to %s: %w", q.to.topic, q.err))
+		for _, r := range q.recs {
+			d.fail(r.item, err)
+		}
+		delete(d.queues, q.to)
+	}
+	return false
+}
+
+// mayBeApplied reports whether a batch that was answered so can be in the log all the same.
+func mayBeApplied(err error) bool {
+	var code kafkago.Error
+	if !errors.As(err, &code) {
+		return true
+	}
+	switch code {
+	case kafkago.NotLeaderForPartition, kafkago.UnknownTopicOrPartition, kafkago.LeaderNotAvailable, kafkago.NotEnoughReplicas:
+		return false
+	}
+	return true
+}
+
+func (d *delivery) accept(q *queue) {
+	if d.s.by != noProducer {
+		d.s.seqs[q.to] = int32((int64(d.s.seqs[q.to]) + int64(q.sent)) & math.MaxInt32)
+	}
+	q.recs, q.packed, q.sent, q.limit = q.recs[q.sent:], nil, 0, 0
+	if len(q.recs) == 0 {
+		delete(d.queues, q.to)
+	}
+}
+
+// split halves a batch that is too large, or sets a single record aside.
+func (d *delivery) split(ctx context.Context, q *queue) {
+	q.packed = nil
+	if q.sent > 1 {
+		q.limit = q.sent / 2
+		return
+	}
+	rec := q.recs[0]
+	q.recs, q.limit = q.recs[1:], 0
+	if len(q.recs) == 0 {
+		delete(d.queues, q.to)
+	}
+	d.setAside(ctx, rec, q.to.topic, q.err)
+}
+
+// asideBytes is how much of a refused item is kept.
+const asideBytes = 64 << 10
+
+// setAside sends the head of an item that its topic will never take to the dead-letter topic, with the reason. If that
+// is refused too, the item has failed for good.
+func (d *delivery) setAside(ctx context.Context, rec record, topic string, cause error) {
+	it := &d.batch[rec.item]
+	reason := fmt.Sprintf("%s of %d bytes refused by topic %s: %v", describe(it), len(rec.tail), topic, cause)
+	if d.aside[rec.item] {
+		d.fail(rec.item, core.Permanent(fmt.Errorf("%s", reason)))
+		return
+	}
+	if d.aside == nil {
+		d.aside = make(map[int]bool)
+	}
+	d.aside[rec.item] = true
+	d.s.counts.setAside.Add(1)
+	d.s.log.Error("kafka refuses an item; its head goes to the dead-letter topic", "item", describe(it), "bytes", len(rec.tail),
+		"topic", topic, "err", cause)
+	data, err := cloudevents.Data(*it)
+	if err != nil {
+		d.fail(rec.item, core.Permanent(err))
+		return
+	}
+	if len(data) > asideBytes {
+		reason += fmt.Sprintf("; these are the first %d of %d bytes", asideBytes, len(data))
+		data = data[:asideBytes]
+	}
+	dead := core.Item{
+		Stream: core.StreamDeadLetter, Key: it.Switch.ID, Switch: it.Switch,
+		Dead: &core.DeadLetter{Raw: data, Reason: reason, Received: call.Time(rec.time) * call.Millisecond},
+	}
+	if err := d.add(ctx, rec.item, &dead); err != nil {
+		d.fail(rec.item, err)
+	}
+}
+
+// describe names an item in words.
+func describe(it *core.Item) string {
+	if it.Event != nil {
+		return fmt.Sprintf("%s %s", it.Event.Type, it.Event.ID)
+	}
+	return fmt.Sprintf("%s of switch %s", it.Stream, it.Switch.ID)
+}
+
+// restart goes on under a new producer id, all sequences from zero: the broker's idea of them is not ours.
+func (d *delivery) restart(ctx context.Context) {
+	d.lostSequence = false
+	by, err := d.s.cl.producerID(ctx)
+	if err != nil {
+		d.trouble = err
+		return
+	}
+	d.s.log.Warn("the brokers lost our sequence numbers; going on under a new producer id", "err", d.trouble)
+	d.s.by = by
+	clear(d.s.seqs)
+	for _, q := range d.queues {
+		q.packed = nil
+	}
+}
+
+// recover looks for new leaders, makes deleted topics again, and waits.
+func (d *delivery) recover(ctx context.Context, wait *backoff) {
+	if !d.s.troubled {
+		d.s.log.Warn("kafka does not accept a batch; retrying it before anything later", "err", d.trouble)
+		d.s.troubled = true
+	}
+	if wait.sleep(ctx) != nil {
+		return
+	}
+	err := d.s.cl.refresh(ctx, nil)
+	if err == nil {
+		err = d.s.cl.ensure(ctx, d.lost())
+	}
+	if err == nil {
+		return
+	}
+	d.trouble = err
+	if !core.IsPermanent(err) {
+		return
+	}
+	for _, q := range d.queues {
+		q.err = err
+		for _, r := range q.recs {
+			d.fail(r.item, err)
+		}
+	}
+	clear(d.queues)
+}
+
+// lost lists the topics we owe something that no longer exist.
+func (d *delivery) lost() []topic {
+	var ts []topic
+	for _, q := range d.queues {
+		if d.s.cl.topics[q.to.topic].err == kafkago.UnknownTopicOrPartition {
+			it := &d.batch[q.recs[0].item]
+			t := d.s.cfg.topicOf(it.Stream, it.Switch.ID)
+			if t.name == q.to.topic {
+				ts = append(ts, t)
+			}
+		}
+	}
+	return ts
+}
+
+// giveUp fails what is left when time ran out. A batch that may have been applied must not be mistaken for the next one
+// with its sequence number, so the producer's epoch moves on, which also fences such a batch off if it is still
+// under way.
+func (d *delivery) giveUp(ctx context.Context) {
+	doubt := false
+	for _, q := range d.queues {
+		doubt = doubt || q.doubt
+		cause := q.err
+		if cause == nil || cause == errNextRound {
+			cause = d.trouble
+		}
+		err := fmt.Errorf("producing to %s, partition %d: %w", q.to.topic, q.to.partition, ctx.Err())
+		if cause != nil {
+			err = fmt.Errorf("%w; last: %w", err, cause)
+		}
+		for _, r := range q.recs {
+			d.fail(r.item, err)
+		}
+	}
+	if doubt {
+		d.s.nextEpoch()
+	}
+}
+
+// nextEpoch is KIP-360's way on after a batch of unknown fate. When the epochs are used up the brokers refuse the next
+// batch, and restart gets a new producer id.
+func (s *Sink) nextEpoch() {
+	if s.by == noProducer {
+		return
+	}
+	if s.by.epoch < math.MaxInt16 {
+		s.by.epoch++
+	}
+	clear(s.seqs)
+}
+
+func (d *delivery) fail(item int, err error) {
+	if d.failed == nil {
+		d.failed = make(map[int]error)
+	}
+	d.failed[item] = err
+}
+
+// encode gives an item's value and headers, valid until the next call.
+func (d *delivery) encode(it *core.Item) (value []byte, headers []cloudevents.Header, err error) {
+	s := d.s
+	dead := it.Stream == core.StreamDeadLetter || it.Stream == core.StreamRaw
+	switch {
+	case cloudevents.Tombstone(it):
+		return nil, nil, nil
+	case s.cfg.Encoding == encodingStructured && !dead:
+		s.value, err = s.enc.AppendStructured(s.value[:0], it)
+		return s.value, structuredHeaders, err
+	}
+	s.value, s.headers, err = s.enc.AppendBinary(s.value[:0], s.headers[:0], it)
+	if s.value == nil {
+		s.value = []byte{} // an empty dead letter is not a tombstone
+	}
+	return s.value, s.headers, err
+}
+
+// structuredHeaders are those of the structured content mode (Kafka protocol binding, 3.3).
+var structuredHeaders = []cloudevents.Header{{Name: "content-type", Value: []byte("application/cloudevents+json; charset=UTF-8")}}

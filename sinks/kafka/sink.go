@@ -1,0 +1,168 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+
+	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/sinks/cloudevents"
+)
+
+// Sink delivers to one Kafka cluster. Make one with Config.Open.
+type Sink struct {
+	cfg *Config
+	log *slog.Logger
+	cl  *cluster
+
+	turn   chan struct{} // holds one token: Write and Close take turns
+	base   context.Context
+	stop   context.CancelFunc // makes a Write in progress give up
+	closed bool
+
+	enc     cloudevents.Encoder
+	pack    *packer
+	value   []byte               // scratch for one item's value
+	headers []cloudevents.Header // and for its headers
+	arena   []byte               // the records of one Write
+
+	by       producer
+	seqs     map[target]int32 // next sequence number of each partition
+	troubled bool             // the last Write had to retry: log changes only
+
+	counts counters
+}
+
+type counters struct {
+	acknowledged, retried, setAside atomic.Uint64
+}
+
+// Stats are running totals since the sink was opened.
+type Stats struct {
+	Acknowledged uint64 // items that all in-sync replicas have
+	Retried      uint64 // batches sent again
+	SetAside     uint64 // items too large for their topic, sent to the dead-letter topic instead
+}
+
+// Stats may be called at any time, from any goroutine.
+func (s *Sink) Stats() Stats {
+	return Stats{s.counts.acknowledged.Load(), s.counts.retried.Load(), s.counts.setAside.Load()}
+}
+
+// ErrClosed is returned by Write after Close.
+var ErrClosed = errors.New("the kafka sink is closed")
+
+var (
+	_ core.SinkConfig = (*Config)(nil)
+	_ core.Checker    = (*Config)(nil)
+	_ core.Sink       = (*Sink)(nil)
+	_ core.Checker    = (*Sink)(nil)
+)
+
+// Open connects, creates the topics that are missing (with create_topics) or refuses to go on without them, and gets a
+// producer id. A refused password is a permanent error; an unreachable cluster is not.
+func (c *Config) Open(ctx context.Context, env core.Env) (core.Sink, error) {
+	s, err := c.open(ctx, env)
+	if err != nil {
+		return nil, fmt.Errorf("opening the kafka sink: %w", err)
+	}
+	return s, nil
+}
+
+func (c *Config) open(ctx context.Context, env core.Env) (*Sink, error) {
+	log := env.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	pack, err := newPacker(compressions[c.Compression])
+	if err != nil {
+		return nil, err
+	}
+	base, stop := context.WithCancel(context.Background())
+	s := &Sink{
+		cfg: c, log: log, cl: newCluster(c, log), turn: make(chan struct{}, 1), base: base, stop: stop, pack: pack,
+		seqs: make(map[target]int32),
+	}
+	s.turn <- struct{}{}
+	if err := s.start(ctx); err != nil {
+		stop()
+		s.cl.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Sink) start(ctx context.Context) error {
+	want := s.cfg.topics()
+	if err := s.cl.ensure(ctx, want); err != nil {
+		return err
+	}
+	if err := s.cl.policies(ctx, want); err != nil {
+		return err
+	}
+	by, err := s.cl.producerID(ctx)
+	s.by = by
+	return err
+}
+
+// Write delivers the batch and returns nil once every item is acknowledged by all in-sync replicas, else a
+// *core.BatchError. It retries in place for up to write_timeout; what it returns as failed may be offered again. An
+// item that is too large for its topic is set aside: its first 64 KiB go to the dead-letter topic with the reason, and
+// it counts as delivered, for no retry would help it.
+func (s *Sink) Write(ctx context.Context, batch []core.Item) error {
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	defer s.leave()
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
+	defer cancel()
+	defer context.AfterFunc(s.base, cancel)()
+
+	d := delivery{s: s, batch: batch, queues: make(map[target]*queue)}
+	d.enqueue(ctx)
+	d.run(ctx)
+	s.enc.Reset()
+	s.counts.acknowledged.Add(uint64(len(batch) - len(d.failed)))
+	if len(d.failed) > 0 {
+		return &core.BatchError{Failed: d.failed}
+	}
+	return nil
+}
+
+func (s *Sink) enter(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return fmt.Errorf("writing to kafka: %w", ctx.Err())
+	case <-s.turn:
+	}
+	if s.closed || ctx.Err() != nil {
+		defer s.leave()
+		if s.closed {
+			return ErrClosed
+		}
+		return fmt.Errorf("writing to kafka: %w", ctx.Err())
+	}
+	return nil
+}
+
+func (s *Sink) leave() { s.turn <- struct{}{} }
+
+// Close waits for a Write in progress until ctx ends, then makes it give up. Nothing is buffered between Writes.
+func (s *Sink) Close(ctx context.Context) error {
+	select {
+	case <-s.turn:
+	case <-ctx.Done():
+		s.stop()
+		<-s.turn
+	}
+	defer s.leave()
+	s.stop()
+	s.closed = true
+	s.cl.close()
+	return nil
+}
+
+// Check probes the cluster over connections of its own and changes nothing.
+func (s *Sink) Check(ctx context.Context) []core.Finding { return s.cfg.Check(ctx) }
