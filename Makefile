@@ -1,0 +1,47 @@
+# make run    builds and starts the demo: simulated switches, the gateway, an embedded broker. Needs Go alone.
+# make test   all tests that need nothing but Go.
+# make help   the rest.
+
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+FUZZTIME ?= 10s
+ARGS     ?=
+
+.PHONY: help run demo build test test-live lint bench fuzz-short clean
+
+help: ## show this
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
+
+run: build ## build and start the demo (ARGS="--for 30s --rate 5")
+	./ctigate demo $(ARGS)
+
+demo: run ## the same as run
+
+build: ## build ./ctigate
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o ctigate .
+
+test: ## vet, and every test that needs nothing but Go, with the race detector
+	$(GO) vet ./...
+	$(GO) test -race ./...
+
+test-live: build ## against real Asterisk and real Apache Kafka; installs them on Debian, needs root
+	$(GO) test -tags live -count=1 -timeout 30m -v ./...
+
+lint: ## golangci-lint, with the import rules
+	$(GO) run $(GOLANGCI) run ./...
+
+bench: ## speed and memory; docs/performance.md says what to expect
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+fuzz-short: ## every fuzz target for FUZZTIME
+	@$(GO) list -f '{{.Dir}} {{.ImportPath}}' ./... | while read -r dir pkg; do \
+	  for target in $$(cat "$$dir"/*_test.go 2>/dev/null | sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p'); do \
+	    echo "$$pkg $$target"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg" || exit 1; \
+	  done; \
+	done
+
+clean: ## remove what was built
+	rm -rf ctigate bin
