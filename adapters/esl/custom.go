@@ -17,6 +17,8 @@ func (n *normalizer) custom(e *event, id string, l *legState) {
 		n.fifo(e, id)
 	case "valet_parking::info":
 		n.valet(e, id)
+	case "sofia::reinvite":
+		n.reinvite(id)
 	}
 }
 
@@ -143,6 +145,14 @@ func (n *normalizer) fifo(e *event, id string) {
 		about(call.QueueLeave, "abandoned")
 	case "timeout":
 		about(call.QueueLeave, "timeout")
+	}
+}
+
+// reinvite: a re-INVITE was answered. FreeSWITCH reports a hold when it is asked for one, a quarter of a second before
+// it agrees, and its end when it agrees; both ends of a hold are taken at the agreement.
+func (n *normalizer) reinvite(id string) {
+	if l := n.legs[id]; l != nil && l.held {
+		n.emit(call.LegHeld, id)
 	}
 }
 

@@ -38,6 +38,7 @@ type legState struct {
 	rate      int
 	dest      string // Caller-Destination-Number at its creation
 	dialed    bool
+	held      bool
 	vars      []string // last values of the watched variables
 }
 
@@ -238,12 +239,14 @@ func (n *normalizer) answer(_ *event, id string, l *legState) {
 
 func (n *normalizer) hold(_ *event, id string, l *legState) {
 	if l != nil {
+		l.held = true
 		n.emit(call.LegHeld, id)
 	}
 }
 
 func (n *normalizer) unhold(_ *event, id string, l *legState) {
 	if l != nil {
+		l.held = false
 		n.emit(call.LegRetrieved, id)
 	}
 }

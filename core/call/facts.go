@@ -63,6 +63,7 @@ func (t *Tracker) noteAnswer(l *leg, o *Observation) {
 
 func (t *Tracker) held(l *leg, o *Observation) {
 	if l.conn.State == Held {
+		l.startHold(o.At)
 		return
 	}
 	allowed := t.enter(l, Held)
@@ -80,6 +81,17 @@ func (t *Tracker) retrieved(l *leg, o *Observation) {
 	allowed := t.enter(l, Connected)
 	l.endHold(o.At)
 	t.publish(l, ConnectionRetrieved, o, allowed)
+}
+
+// startHold corrects the beginning of an open hold to when the switch agreed to it.
+func (l *leg) startHold(at Time) {
+	n := len(l.conn.Holds)
+	if n == 0 || l.conn.Holds[n-1].To != 0 || at <= l.conn.Holds[n-1].From {
+		return
+	}
+	w := l.write()
+	w.Holds = append([]Span(nil), w.Holds...)
+	w.Holds[n-1].From = at
 }
 
 // endHold closes an open hold at the given time.
@@ -175,9 +187,9 @@ func (t *Tracker) clear(l *leg, o *Observation) {
 	}
 	w.State = Null
 	l.cleared = true
+	l.c.live--
 	t.leaveRoom(l)
 	t.emit(l.c, ConnectionCleared, l, o).Cause = w.Cause
-	l.c.live--
 }
 
 func failed(o Outcome) bool { return o == Busy || o == Rejected || o == Failed }

@@ -13,7 +13,8 @@ const (
 	LegAlerting
 	// LegConnected: its party (or, for an inbound leg, the switch) answered.
 	LegConnected
-	// LegHeld: its party put the call on hold.
+	// LegHeld: its party put the call on hold. A second one during the hold moves its beginning: to when the switch
+	// agreed to it rather than when it was asked.
 	LegHeld
 	// LegRetrieved: its party took the call back.
 	LegRetrieved

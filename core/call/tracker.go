@@ -327,12 +327,16 @@ func (c *tracked) state() State {
 		return StateEnded
 	case c.blind:
 		return StateUnknown
+	case c.live == 0: // about to end
+		return c.call.State
 	case c.has(Connected, true) || c.has(Held, true):
 		return StateActive
 	case c.has(Alerting, true) || (c.first != nil && c.first.conn.State == Alerting):
 		return StateAlerting
 	case c.queueOpen:
 		return StateQueued
+	case c.has(Connected, false) && c.answering: // between two parties
+		return StateActive
 	case c.has(Connected, false):
 		return StateIVR
 	case c.first != nil && c.first.inbound:
