@@ -1,0 +1,228 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/core/call"
+	"github.com/ctigate/ctigate/core/telemetry"
+)
+
+// stableAfter is how long a session must have been up for the next failure to start the backoff afresh.
+const stableAfter = 10 * time.Second
+
+// stopping is source.down's reason when the gateway itself ends the session.
+const stopping = "gateway stopping"
+
+var (
+	errSessionOver = errors.New("the session is over")
+	errEndedItself = errors.New("the session ended by itself")
+)
+
+// link is one supervised switch link. The core loop owns the fields of state; the rest is safe for concurrent use.
+type link struct {
+	r       *Router
+	id      string
+	index   uint16
+	adapter core.Adapter
+	tel     *telemetry.Link
+	stats   linkStats
+	state   linkState
+	running atomic.Bool
+}
+
+func newLink(r *Router, l Link, index uint16) *link {
+	k := &link{r: r, id: l.ID, index: index, adapter: l.Adapter, tel: r.o.Telemetry.Link(l.ID, l.Kind)}
+	k.state.ref = call.SwitchRef{ID: l.ID, Kind: l.Kind}
+	k.stats.kind = l.Kind
+	return k
+}
+
+// supervise runs sessions one after the other until ctx ends.
+func (l *link) supervise(ctx context.Context) {
+	l.running.Store(true)
+	defer l.running.Store(false)
+	failures, complained := 0, ""
+	for {
+		wasUp, err := l.session(ctx)
+		if ctx.Err() != nil {
+			l.tell(message{kind: msgDown, text: stopping})
+			return
+		}
+		if wasUp >= stableAfter {
+			failures = 0
+		}
+		wait := l.r.o.Backoff.pause(failures, l.r.o.Rand())
+		if core.IsPermanent(err) {
+			wait = l.r.o.Backoff.Permanent
+		}
+		complained = l.complain(err, complained, wait)
+		l.tell(message{kind: msgDown, text: err.Error()})
+		failures++
+		if !sleep(ctx, wait) {
+			return
+		}
+	}
+}
+
+// complain logs the failure: a permanent one once and plainly, until another reason takes its place.
+func (l *link) complain(err error, last string, wait time.Duration) string {
+	log := l.r.log.With("link", l.id)
+	switch {
+	case !core.IsPermanent(err):
+		log.Warn("link down: trying again", "error", err, "in", wait.Round(time.Millisecond))
+		return ""
+	case err.Error() == last:
+		log.Debug("link still refused", "error", err, "in", wait)
+	default:
+		log.Error("link refused: trying again slowly until its settings are mended", "error", err, "every", wait)
+	}
+	return err.Error()
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// session runs the adapter once and returns how long it was up. A panic in the adapter's own goroutine becomes an
+// error: the other links go on.
+func (l *link) session(ctx context.Context) (up time.Duration, err error) {
+	e := &emitter{l: l, ctx: ctx}
+	defer func() {
+		e.over.Store(true)
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the adapter panicked (please report this): %v", p)
+			l.r.log.Error("adapter panic", "link", l.id, "panic", p, "stack", string(debug.Stack()))
+		}
+		if at := e.upAt.Load(); at != 0 {
+			up = l.r.o.Now().Sub(time.Unix(0, at))
+		}
+	}()
+	if err = l.adapter.Run(ctx, e); err == nil {
+		err = errEndedItself
+	}
+	return 0, err
+}
+
+// tell queues the link's own news behind its frames. It waits for room even when the links are being stopped, and
+// gives up only when the queue is closed.
+func (l *link) tell(m message) {
+	m.link, m.at = l, call.At(l.r.o.Now())
+	if err := l.r.in.push(context.Background(), m); err != nil {
+		l.r.log.Warn("link news lost while stopping", "link", l.id, "news", m.text)
+	}
+}
+
+// emitter is one session's way in.
+type emitter struct {
+	l    *link
+	ctx  context.Context
+	over atomic.Bool
+	upAt atomic.Int64
+}
+
+var _ core.Emitter = (*emitter)(nil)
+
+func (e *emitter) Frame(f core.Frame) error {
+	e.l.tel.Received.Add(1)
+	if f.Received == 0 {
+		f.Received = e.now()
+	}
+	e.l.stats.lastFrame.Store(int64(f.Received))
+	return e.put(message{kind: msgFrame, at: f.Received, text: f.Type, raw: f.Raw, obs: f.Observations})
+}
+
+func (e *emitter) DeadLetter(d core.DeadLetter) error {
+	e.l.tel.Received.Add(1)
+	e.l.tel.DeadLetters.Add(1)
+	if d.Received == 0 {
+		d.Received = e.now()
+	}
+	e.l.stats.lastFrame.Store(int64(d.Received))
+	return e.put(message{kind: msgDead, at: d.Received, text: d.Reason, raw: d.Raw})
+}
+
+func (e *emitter) Up(i core.Instance) error {
+	e.upAt.Store(e.l.r.o.Now().UnixNano())
+	e.l.tel.Sessions.Add(1)
+	return e.put(message{kind: msgUp, at: e.now(), inst: &i})
+}
+
+func (e *emitter) Clock(s core.ClockSample) error {
+	return e.put(message{kind: msgClock, at: e.now(), clock: &s})
+}
+
+func (e *emitter) Gap(reason string) error {
+	return e.put(message{kind: msgGap, at: e.now(), text: reason})
+}
+
+func (e *emitter) Count(name string, n int) { e.l.tel.Count(name, n) }
+
+func (e *emitter) now() call.Time { return call.At(e.l.r.o.Now()) }
+
+// put queues m. When the session's context has ended, m is still taken if there is room, and the error says to return.
+func (e *emitter) put(m message) error {
+	if e.over.Load() {
+		return errSessionOver
+	}
+	m.link = e.l
+	if err := e.l.r.in.push(e.ctx, m); err != nil {
+		if m.kind == msgFrame || m.kind == msgDead {
+			e.l.tel.Dropped.Add(1)
+		}
+		return fmt.Errorf("handing a %s to the router: %w", m.kind, err)
+	}
+	return e.ctx.Err()
+}
+
+// linkStats is what Status shows of a link.
+type linkStats struct {
+	lastFrame atomic.Int64 // call.Time
+
+	mu       sync.Mutex
+	kind     string
+	instance core.Instance
+	up       bool
+	since    call.Time
+	lastErr  string
+	failures int
+	clock    *clockStats
+}
+
+type clockStats struct{ offset, uncertainty float64 }
+
+func (s *linkStats) failed(why string, at call.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.up || s.since == 0 {
+		s.up, s.since = false, at
+	}
+	s.lastErr = why
+	s.failures++
+}
+
+func (s *linkStats) came(inst *core.Instance, at call.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.up, s.since = true, at
+	s.instance, s.failures, s.lastErr = *inst, 0, ""
+}
+
+func (s *linkStats) clocked(offset, uncertainty float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clock = &clockStats{offset, uncertainty}
+}

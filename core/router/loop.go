@@ -1,0 +1,247 @@
+package router
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/core/call"
+	"github.com/ctigate/ctigate/core/fresh"
+)
+
+const (
+	takeFrames = 256                   // at most, in one turn of the core loop
+	takeBytes  = 16 << 20              // of native bytes, likewise
+	tickEvery  = 50 * time.Millisecond // of received time
+)
+
+type msgKind uint8
+
+const (
+	msgFrame msgKind = iota
+	msgDead
+	msgUp
+	msgDown
+	msgClock
+	msgGap
+)
+
+func (k msgKind) String() string {
+	return [...]string{"frame", "dead letter", "session start", "session end", "clock sample", "gap"}[k]
+}
+
+// message is what links put into the core loop's queue.
+type message struct {
+	kind  msgKind
+	link  *link
+	at    call.Time // received, by our clock
+	text  string    // native type, or reason
+	raw   []byte
+	obs   []call.Observation
+	inst  *core.Instance
+	clock *core.ClockSample
+}
+
+func (m *message) size() int { return 256 + len(m.raw) + 512*len(m.obs) }
+
+// loop is the one goroutine that owns the tracker, the judge and the links' states.
+type loop struct {
+	r         *Router
+	tracker   Tracker
+	enrichers []core.Enricher
+	fresh     *fresh.Judge
+
+	batch  []message
+	items  []core.Item // of this turn
+	now    call.Time   // received time, never going back
+	ticked call.Time
+	tombs  tombstones
+
+	active      atomic.Int64
+	unprocessed atomic.Int64 // frames taken from the queue when time ran out
+}
+
+func newLoop(r *Router) *loop {
+	return &loop{r: r, tracker: r.o.Tracker, enrichers: r.o.Enrichers, fresh: r.o.Fresh,
+		tombs: tombstones{max: r.o.Tombstones, after: r.o.TombstoneAfter}}
+}
+
+// run works until the queue is closed and empty, or hard ends.
+func (p *loop) run(hard context.Context) {
+	ticker := time.NewTicker(tickEvery)
+	defer ticker.Stop()
+	for open := true; open; {
+		select {
+		case f := <-p.r.ctl:
+			f()
+		case <-ticker.C:
+			// Only an empty queue lets wall time pass: what is queued was received earlier.
+			if p.r.in.len() == 0 {
+				p.tick(call.At(p.r.o.Now()))
+			}
+			p.dropNotes()
+			p.flush(hard)
+		case <-p.r.in.readable:
+			open = p.turn(hard)
+		case <-hard.Done():
+			return
+		}
+	}
+	// Nothing more will come: calls that waited for a last queue event end.
+	p.emit(nil, p.tracker.Tick(call.At(p.r.o.Now())+call.Time(time.Hour/time.Microsecond)))
+	p.flush(hard)
+}
+
+// turn handles what is queued, up to takeFrames.
+func (p *loop) turn(hard context.Context) (open bool) {
+	p.batch, open = p.r.in.take(p.batch[:0], takeFrames, takeBytes)
+	for i := range p.batch {
+		if hard.Err() != nil {
+			p.unprocessed.Add(int64(len(p.batch) - i))
+			return false
+		}
+		p.handle(&p.batch[i])
+		p.batch[i] = message{}
+		if len(p.items) >= 4*takeFrames {
+			p.flush(hard)
+		}
+	}
+	p.active.Store(int64(p.tracker.Active()))
+	p.flush(hard)
+	return open
+}
+
+func (p *loop) handle(m *message) {
+	p.now = max(p.now, m.at)
+	if p.now-p.ticked >= call.Time(tickEvery.Microseconds()) {
+		p.tick(p.now)
+	}
+	l := m.link
+	switch m.kind {
+	case msgFrame:
+		p.frame(l, m)
+	case msgDead:
+		p.dead(core.StreamDeadLetter, l, m)
+	case msgUp:
+		p.up(l, m)
+	case msgDown:
+		p.down(l, m)
+	case msgClock:
+		p.clock(l, m)
+	case msgGap:
+		p.source(l, call.SourceGap, m.at, &call.Source{Reason: m.text, From: l.state.heard, To: m.at})
+	}
+	if m.kind <= msgDead {
+		l.state.heard = max(l.state.heard, m.at)
+	}
+}
+
+func (p *loop) frame(l *link, m *message) {
+	if p.r.o.RawPassthrough && len(m.raw) > 0 {
+		p.dead(core.StreamRaw, l, m)
+	}
+	for i := range m.obs {
+		o := &m.obs[i]
+		if o.Received == 0 {
+			o.Received = m.at
+		}
+		p.observe(l, *o)
+	}
+	l.tel.ToTracker(p.r.o.Now().Sub(m.at.Std()))
+}
+
+// observe applies one observation, and says when a snapshot is complete.
+func (p *loop) observe(l *link, o call.Observation) {
+	events := p.tracker.Apply(l.state.ref, o)
+	if s := l.state.snapshot; s != nil {
+		s.saw(&o, events)
+	}
+	p.emit(l, events)
+	if o.Kind == call.SnapshotEnd {
+		p.reconciled(l, o.Received)
+	}
+}
+
+func (p *loop) tick(now call.Time) {
+	p.now = max(p.now, now)
+	p.ticked = p.now
+	p.emit(nil, p.tracker.Tick(p.now))
+	p.active.Store(int64(p.tracker.Active()))
+	p.tombs.due(p.now, func(callID string, link uint16) {
+		ref := p.r.links[link].state.ref
+		p.items = append(p.items, core.Item{Stream: core.StreamCalls, Key: callID, Switch: ref})
+	})
+}
+
+// emit enriches, judges and routes events of the tracker. l is nil when time made them rather than a frame.
+func (p *loop) emit(l *link, events []*call.Event) {
+	for _, e := range events {
+		for _, en := range p.enrichers {
+			en.Enrich(e)
+		}
+		of := l
+		if of == nil {
+			of = p.linkOf(e.Switch.ID)
+		}
+		p.deliver(of, e)
+	}
+}
+
+// deliver judges e and makes its items.
+func (p *loop) deliver(l *link, e *call.Event) {
+	p.fresh.Stamp(e)
+	if l != nil {
+		l.tel.Normalized.Add(1)
+		l.tel.Verdict(e.Time.Freshness)
+	}
+	p.items = route(p.items, e)
+	if e.Type == call.CallRecord {
+		p.r.o.Telemetry.Call(e.Call)
+		if l != nil {
+			p.bury(e, l.index)
+		}
+	}
+	if p.r.o.OnEvent != nil {
+		p.r.o.OnEvent(e)
+	}
+}
+
+// bury schedules the call's tombstone; when too many wait, the oldest gets its own at once.
+func (p *loop) bury(e *call.Event, link uint16) {
+	early, of, full := p.tombs.add(e.CallID, link, p.now)
+	if full {
+		ref := p.r.links[of].state.ref
+		p.items = append(p.items, core.Item{Stream: core.StreamCalls, Key: early, Switch: ref})
+	}
+}
+
+func (p *loop) linkOf(switchID string) *link {
+	for _, l := range p.r.links {
+		if l.id == switchID {
+			return l
+		}
+	}
+	return nil
+}
+
+func (p *loop) dead(s core.Stream, l *link, m *message) {
+	p.items = append(p.items, core.Item{Stream: s, Key: l.id, Switch: l.state.ref,
+		Dead: &core.DeadLetter{Raw: m.raw, Reason: m.text, Received: m.at}})
+}
+
+// flush hands the turn's items to every sink: first to each what it has room for, so that a full one holds up none of
+// the others with this turn's items, then it waits for those that block.
+func (p *loop) flush(hard context.Context) {
+	if len(p.items) == 0 {
+		return
+	}
+	for _, w := range p.r.sinks {
+		w.accept(p.items, p.now)
+	}
+	for _, w := range p.r.sinks {
+		w.waitAccepted(hard)
+	}
+	clear(p.items)
+	p.items = p.items[:0]
+}

@@ -1,0 +1,303 @@
+package router
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/core/call"
+	"github.com/ctigate/ctigate/core/telemetry"
+)
+
+const (
+	batchBytes   = 4 << 20   // of a batch, approximately
+	maxRefused   = 256 << 10 // bytes of a refused event in its dead letter
+	complainEach = time.Minute
+	// A note about dropped items is published when drops pause this long, or have gone on so long.
+	dropPause, dropMax = call.Second, 10 * call.Second
+)
+
+// writer feeds one sink: a bounded queue and the goroutine that empties it.
+type writer struct {
+	r       *Router
+	name    string
+	sink    core.Sink
+	streams []core.Stream
+	policy  WhenFull
+	batch   int
+	q       *queue[core.Item]
+	tel     *telemetry.Sink
+
+	full    atomic.Bool
+	ended   atomic.Bool  // run has returned: no Write is under way
+	lost    atomic.Int64 // items that found no room before the drain ran out of time
+	lastAck atomic.Int64 // call.Time
+
+	// Of the core loop.
+	pending []core.Item // of this turn, waiting for room
+	drops   map[string]*drop
+	dropped call.Time // last
+
+	mu           sync.Mutex
+	failingSince call.Time
+	lastErr      string
+	complained   time.Time
+}
+
+// drop is what was dropped of one switch.
+type drop struct {
+	n        int
+	from, to call.Time
+}
+
+func newWriter(r *Router, s NamedSink) *writer {
+	return &writer{r: r, name: s.Name, sink: s.Sink, streams: s.Streams, policy: def(s.WhenFull, Block),
+		batch: def(s.BatchItems, 500), tel: r.o.Telemetry.Sink(s.Name), drops: map[string]*drop{},
+		q: newQueue(def(s.QueueItems, r.o.SinkQueueLen), def(s.QueueBytes, 256<<20), itemSize)}
+}
+
+// accept queues those of items that the sink wants and that find room. The rest waits in pending or is dropped.
+// items must stay as they are until waitAccepted has returned.
+func (w *writer) accept(items []core.Item, now call.Time) {
+	w.pending = w.offer(w.wanted(items))
+	if len(w.pending) == 0 {
+		return
+	}
+	if !w.full.Swap(true) {
+		w.r.log.Warn("sink queue full", "sink", w.name, "items", w.q.len(), "policy", w.policy)
+	}
+	if w.policy == Drop {
+		w.drop(w.pending, now)
+		w.pending = nil
+	}
+}
+
+func (w *writer) wanted(items []core.Item) []core.Item {
+	if len(w.streams) == 0 {
+		return items
+	}
+	var some []core.Item
+	for _, i := range items {
+		if slices.Contains(w.streams, i.Stream) {
+			some = append(some, i)
+		}
+	}
+	return some
+}
+
+// offer queues what finds room and returns the rest.
+func (w *writer) offer(items []core.Item) []core.Item {
+	w.tel.Depth.Add(int64(len(items)))
+	n, _ := w.q.offer(items) // the core loop ends before the queue is closed
+	w.tel.Depth.Add(int64(n - len(items)))
+	w.tel.Produced.Add(uint64(n))
+	return items[n:]
+}
+
+// waitAccepted waits until pending is queued, or hard ends.
+func (w *writer) waitAccepted(hard context.Context) {
+	if len(w.pending) == 0 {
+		return
+	}
+	for len(w.pending) > 0 {
+		if err := w.q.waitRoom(hard); err != nil {
+			w.lost.Add(int64(len(w.pending)))
+			w.tel.Dropped.Add(uint64(len(w.pending)))
+			w.pending = nil
+			return
+		}
+		w.pending = w.offer(w.pending)
+	}
+	w.full.Store(false)
+}
+
+func (w *writer) drop(items []core.Item, now call.Time) {
+	w.tel.Dropped.Add(uint64(len(items)))
+	w.dropped = now
+	for i := range items {
+		d := w.drops[items[i].Switch.ID]
+		if d == nil {
+			d = &drop{from: now}
+			w.drops[items[i].Switch.ID] = d
+		}
+		d.n++
+		d.to = now
+	}
+}
+
+// takeDrops returns what is to be said about dropped items, by switch, once drops pause or have gone on for a while.
+func (w *writer) takeDrops(now call.Time) map[string]*drop {
+	ripe := now-w.dropped >= dropPause
+	for _, d := range w.drops {
+		ripe = ripe || now-d.from >= dropMax
+	}
+	if len(w.drops) == 0 || !ripe {
+		return nil
+	}
+	d := w.drops
+	w.drops = map[string]*drop{}
+	return d
+}
+
+// run writes what is queued until the queue is closed and empty, or hard ends.
+func (w *writer) run(hard context.Context) {
+	defer w.ended.Store(true)
+	for hard.Err() == nil {
+		batch, open := w.q.take(nil, w.batch, batchBytes)
+		if w.policy == Drop && w.q.len() < w.q.maxItems/2 {
+			w.full.Store(false)
+		}
+		switch {
+		case len(batch) > 0:
+			if !w.deliver(hard, batch) {
+				return
+			}
+		case !open:
+			return
+		default:
+			select {
+			case <-w.q.readable:
+			case <-hard.Done():
+				return
+			}
+		}
+	}
+}
+
+// deliver writes batch, and what failed of it again until it is accepted, before anything later is offered. It
+// reports whether all of it was settled before hard ended.
+func (w *writer) deliver(hard context.Context, batch []core.Item) bool {
+	for failures := 0; ; failures++ {
+		err := w.sink.Write(hard, batch)
+		left := w.settle(batch, err)
+		if err == nil || len(left) == 0 {
+			w.recovered()
+			return true
+		}
+		if len(left) < len(batch) {
+			failures = 0
+		}
+		batch = left
+		pause := w.r.o.SinkBackoff.pause(failures, w.r.o.Rand())
+		if core.IsPermanent(err) {
+			pause = w.r.o.SinkBackoff.Permanent
+		}
+		w.failing(err, len(left), pause)
+		if !sleep(hard, pause) {
+			return false
+		}
+		w.tel.Retried.Add(uint64(len(left)))
+	}
+}
+
+// settle counts what was accepted, turns what the sink will never accept into dead letters, and returns what is to be
+// offered again, in order.
+func (w *writer) settle(batch []core.Item, err error) (left []core.Item) {
+	if err == nil {
+		w.ack(batch, nil)
+		return nil
+	}
+	var be *core.BatchError
+	if !errors.As(err, &be) {
+		return batch
+	}
+	w.ack(batch, be.Failed)
+	var dead []core.Item
+	for i := range batch {
+		switch e, failed := be.Failed[i]; {
+		case !failed:
+		case core.IsPermanent(e):
+			dead = w.refused(dead, &batch[i], e)
+		default:
+			left = append(left, batch[i])
+		}
+	}
+	return append(left, dead...)
+}
+
+// ack counts the items of batch that did not fail.
+func (w *writer) ack(batch []core.Item, failed map[int]error) {
+	now := w.r.o.Now()
+	n := 0
+	for i := range batch {
+		if _, bad := failed[i]; bad {
+			continue
+		}
+		n++
+		if e := batch[i].Event; e != nil && batch[i].Stream == core.StreamEvents && e.Time.Received != 0 {
+			w.tel.ToAcked(now.Sub(e.Time.Received.Std()))
+		}
+	}
+	if n > 0 {
+		w.tel.Acked.Add(uint64(n))
+		w.tel.Depth.Add(int64(-n))
+		w.lastAck.Store(int64(call.At(now)))
+	}
+}
+
+// refused counts an item that the sink will never accept, and appends a dead letter in its place when it was an event
+// and the sink takes dead letters.
+func (w *writer) refused(dead []core.Item, i *core.Item, why error) []core.Item {
+	w.tel.DeadLettered.Add(1)
+	w.tel.Depth.Add(-1)
+	w.r.log.Error("sink refuses an item for good", "sink", w.name, "stream", i.Stream, "key", i.Key, "error", why)
+	if i.Event == nil || len(w.streams) > 0 && !slices.Contains(w.streams, core.StreamDeadLetter) {
+		return dead
+	}
+	raw, err := json.Marshal(i.Event)
+	if err != nil {
+		raw = []byte(err.Error())
+	}
+	reason := fmt.Sprintf("sink %s refused event %s (%s) on stream %s: %v", w.name, i.Event.ID, i.Event.Type, i.Stream, why)
+	if len(raw) > maxRefused {
+		reason += fmt.Sprintf("; the first %d of %d bytes", maxRefused, len(raw))
+		raw = raw[:maxRefused]
+	}
+	w.tel.Depth.Add(1)
+	w.tel.Produced.Add(1)
+	return append(dead, core.Item{Stream: core.StreamDeadLetter, Key: i.Switch.ID, Switch: i.Switch,
+		Dead: &core.DeadLetter{Raw: raw, Reason: reason, Received: i.Event.Time.Received}})
+}
+
+func (w *writer) failing(err error, items int, pause time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := w.r.o.Now()
+	if w.failingSince == 0 {
+		w.failingSince, w.complained = call.At(now), time.Time{}
+		w.tel.Failing.Store(true)
+	}
+	w.lastErr = err.Error()
+	if now.Sub(w.complained) >= complainEach {
+		w.complained = now
+		w.r.log.Warn("sink not accepting: trying again", "sink", w.name, "items", items, "error", err,
+			"in", pause.Round(time.Millisecond), "queued", w.tel.Depth.Load())
+	}
+}
+
+func (w *writer) recovered() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.failingSince == 0 {
+		return
+	}
+	w.r.log.Info("sink accepting again", "sink", w.name, "failed_since", w.failingSince)
+	w.failingSince, w.lastErr = 0, ""
+	w.tel.Failing.Store(false)
+}
+
+// undelivered is what the sink was to get and did not.
+func (w *writer) undelivered() int { return int(w.tel.Depth.Load() + w.lost.Load()) }
+
+func (r *Router) queued() (n int64) {
+	for _, w := range r.sinks {
+		n += w.tel.Depth.Load()
+	}
+	return n
+}

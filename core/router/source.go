@@ -1,0 +1,140 @@
+package router
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/core/call"
+)
+
+// maxSnapshotCalls bounds how many calls of a snapshot are told apart for source.reconciled.
+const maxSnapshotCalls = 200_000
+
+// linkState is a link as the core loop knows it.
+type linkState struct {
+	ref      call.SwitchRef
+	seq      uint64 // of its source events
+	up       bool
+	wasUp    bool // in an earlier session
+	downSaid bool // source.down is the latest word
+	downWhy  string
+	heard    call.Time // last frame, or up
+	snapshot *snapshot // being read
+}
+
+// snapshot counts what one session's snapshot brings.
+type snapshot struct {
+	calls     map[string]struct{}
+	synthetic int
+}
+
+func (s *snapshot) saw(o *call.Observation, events []*call.Event) {
+	if o.Kind == call.SnapshotLeg && len(s.calls) < maxSnapshotCalls {
+		id := o.Link
+		if id == "" {
+			id = o.Leg
+		}
+		s.calls[id] = struct{}{}
+	}
+	for _, e := range events {
+		if e.Synthetic {
+			s.synthetic++
+		}
+	}
+}
+
+// source publishes a source.* event of l. Its id is a digest over switch, instance, type, time and sequence.
+func (p *loop) source(l *link, t call.EventType, at call.Time, s *call.Source) {
+	st := &l.state
+	st.seq++
+	e := &call.Event{Type: t, Switch: st.ref, Seq: st.seq, Source: s, Time: call.EventTime{Received: at},
+		Native: call.Native{Type: "ctigate.link", ID: at.String(), Seq: st.seq}}
+	e.ID = call.EventID(st.ref, e.Native, t, "")
+	p.deliver(l, e)
+}
+
+// up publishes source.up and, after an earlier session, the gap between the two, before the snapshot's events.
+func (p *loop) up(l *link, m *message) {
+	st := &l.state
+	restarted := st.wasUp && m.inst.ID != st.ref.Instance
+	st.ref.Instance = m.inst.ID
+	if m.inst.Kind != "" {
+		st.ref.Kind = m.inst.Kind
+	}
+	p.source(l, call.SourceUp, m.at, &call.Source{Version: m.inst.Version, Reason: missing(m.inst)})
+	if st.wasUp {
+		why := st.downWhy
+		if restarted {
+			why += "; the switch was restarted or replaced"
+		}
+		p.source(l, call.SourceGap, m.at, &call.Source{Reason: why, From: st.heard, To: m.at})
+	}
+	st.up, st.wasUp, st.downSaid = true, true, false
+	st.heard = m.at
+	st.snapshot = &snapshot{calls: map[string]struct{}{}}
+	l.tel.Up.Store(true)
+	l.stats.came(m.inst, m.at)
+	p.r.log.Info("link up", "link", l.id, "kind", st.ref.Kind, "version", m.inst.Version, "missing", m.inst.Missing)
+}
+
+func missing(i *core.Instance) string {
+	if len(i.Missing) == 0 {
+		return ""
+	}
+	return "missing: " + strings.Join(i.Missing, "; ")
+}
+
+// down makes the link's calls unknown and says so once, and again when a link that never came up fails for another
+// reason.
+func (p *loop) down(l *link, m *message) {
+	st := &l.state
+	l.stats.failed(m.text, m.at)
+	if !st.up && st.downSaid && (st.wasUp || m.text == st.downWhy || m.text == stopping) {
+		return // known; why the retries fail is in the log
+	}
+	st.up, st.downSaid, st.downWhy, st.snapshot = false, true, m.text, nil
+	l.tel.Up.Store(false)
+	p.emit(l, p.tracker.Apply(st.ref, call.Observation{Kind: call.LinkDown, At: m.at, Received: m.at, Reason: m.text, Synthetic: true,
+		Native: call.Native{Type: "ctigate.link_down", ID: m.at.String(), Seq: st.seq}}))
+	p.source(l, call.SourceDown, m.at, &call.Source{Reason: m.text})
+}
+
+func (p *loop) reconciled(l *link, at call.Time) {
+	s := l.state.snapshot
+	if s == nil {
+		s = &snapshot{}
+	}
+	l.state.snapshot = nil
+	p.source(l, call.SourceReconciled, at, &call.Source{Calls: len(s.calls), Synthetic: s.synthetic})
+}
+
+func (p *loop) clock(l *link, m *message) {
+	c, changed, err := p.fresh.Sample(l.id, *m.clock)
+	if err != nil {
+		l.tel.Count("clock_sample_refused", 1)
+		p.r.log.Debug("clock sample refused", "link", l.id, "error", err)
+		return
+	}
+	l.tel.SetOffset(c.OffsetMS)
+	l.stats.clocked(c.OffsetMS, c.UncertaintyMS)
+	if !changed {
+		return
+	}
+	if c.StepMS != 0 {
+		p.r.log.Warn("the switch's clock jumped", "link", l.id, "step_ms", c.StepMS, "offset_ms", c.OffsetMS)
+	}
+	p.source(l, call.SourceClock, m.at, &call.Source{OffsetMS: c.OffsetMS, StepMS: c.StepMS})
+}
+
+// dropNotes publishes a source.gap on each switch whose items a full sink has dropped since the last note.
+func (p *loop) dropNotes() {
+	for _, w := range p.r.sinks {
+		for id, d := range w.takeDrops(p.now) {
+			if l := p.linkOf(id); l != nil {
+				why := fmt.Sprintf("sink %q: %d items dropped, its queue was full", w.name, d.n)
+				p.source(l, call.SourceGap, p.now, &call.Source{Reason: why, From: d.from, To: d.to})
+			}
+		}
+	}
+}

@@ -1,0 +1,121 @@
+package router
+
+import (
+	"time"
+
+	"github.com/ctigate/ctigate/core/call"
+)
+
+// Status is the router as it stands, for /readyz and the live table.
+type Status struct {
+	Ready       bool         `json:"ready"` // every link up, no sink failing or full, not stopping
+	Stopping    bool         `json:"stopping,omitempty"`
+	ActiveCalls int          `json:"active_calls"`
+	Queue       int          `json:"queue"` // frames waiting for the tracker
+	Links       []LinkStatus `json:"links"`
+	Sinks       []SinkStatus `json:"sinks"`
+}
+
+// LinkStatus is one link as it stands.
+type LinkStatus struct {
+	ID            string            `json:"id"`
+	Kind          string            `json:"kind"`
+	Instance      string            `json:"instance,omitempty"`
+	Version       string            `json:"version,omitempty"`
+	Up            bool              `json:"up"`
+	Since         call.Time         `json:"since,omitzero"`       // up or down since
+	LastFrame     call.Time         `json:"last_frame,omitzero"`  // received
+	LastFrameAge  time.Duration     `json:"-"`                    // before Status was called; 0 when none came yet
+	LastError     string            `json:"last_error,omitempty"` // why it is down
+	Failures      int               `json:"failures,omitempty"`   // in a row
+	OffsetMS      *float64          `json:"offset_ms,omitempty"`  // the switch's clock minus ours; nil: not measured
+	UncertaintyMS *float64          `json:"uncertainty_ms,omitempty"`
+	Missing       []string          `json:"missing,omitempty"` // what the link cannot see
+	Received      uint64            `json:"received"`
+	Normalized    uint64            `json:"normalized"`
+	DeadLetters   uint64            `json:"dead_letters"`
+	Dropped       uint64            `json:"dropped"`
+	Counters      map[string]uint64 `json:"counters,omitempty"` // the adapter's own
+}
+
+// SinkStatus is one sink as it stands.
+type SinkStatus struct {
+	Name         string    `json:"name"`
+	Queue        int       `json:"queue"` // items queued or being written
+	QueueMax     int       `json:"queue_max"`
+	Full         bool      `json:"full,omitempty"`         // its queue has no room now
+	FailingSince call.Time `json:"failing_since,omitzero"` // zero: the last write succeeded
+	LastError    string    `json:"last_error,omitempty"`   // of a sink that is failing
+	LastAck      call.Time `json:"last_ack,omitzero"`
+	Produced     uint64    `json:"produced"`
+	Acked        uint64    `json:"acked"`
+	Retried      uint64    `json:"retried"`
+	Dropped      uint64    `json:"dropped"`
+	DeadLetters  uint64    `json:"dead_letters"`
+}
+
+// Status may be called at any time from any goroutine.
+func (r *Router) Status() Status {
+	s := Status{Ready: r.ran.Load() && !r.draining.Load(), Stopping: r.draining.Load(),
+		ActiveCalls: r.ActiveCalls(), Queue: r.in.len()}
+	now := call.At(r.o.Now())
+	for _, l := range r.links {
+		ls := l.status(now)
+		s.Ready = s.Ready && ls.Up
+		s.Links = append(s.Links, ls)
+	}
+	for _, w := range r.sinks {
+		ws := w.status()
+		s.Ready = s.Ready && !ws.Full && ws.FailingSince == 0
+		s.Sinks = append(s.Sinks, ws)
+	}
+	return s
+}
+
+// Ready has the shape /readyz wants.
+func (r *Router) Ready() (ok bool, detail any) {
+	s := r.Status()
+	return s.Ready, s
+}
+
+// ActiveCalls is how many calls have not ended, from any goroutine.
+func (r *Router) ActiveCalls() int { return int(r.loop.active.Load()) }
+
+func (l *link) status(now call.Time) LinkStatus {
+	s := LinkStatus{ID: l.id, Received: l.tel.Received.Load(), Normalized: l.tel.Normalized.Load(),
+		DeadLetters: l.tel.DeadLetters.Load(), Dropped: l.tel.Dropped.Load(), Counters: l.tel.Counts(),
+		LastFrame: call.Time(l.stats.lastFrame.Load())}
+	if s.LastFrame != 0 {
+		s.LastFrameAge = time.Duration(now-s.LastFrame) * time.Microsecond
+	}
+	st := &l.stats
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	s.Kind, s.Instance, s.Version, s.Missing = def(st.instance.Kind, st.kind), st.instance.ID, st.instance.Version, st.instance.Missing
+	s.Up, s.Since, s.LastError, s.Failures = st.up, st.since, st.lastErr, st.failures
+	if st.clock != nil {
+		offset, uncertainty := st.clock.offset, st.clock.uncertainty
+		s.OffsetMS, s.UncertaintyMS = &offset, &uncertainty
+	}
+	return s
+}
+
+func (w *writer) status() SinkStatus {
+	s := SinkStatus{Name: w.name, Queue: int(w.tel.Depth.Load()), QueueMax: w.q.maxItems, Full: w.full.Load(),
+		Produced: w.tel.Produced.Load(), Acked: w.tel.Acked.Load(), Retried: w.tel.Retried.Load(),
+		Dropped: w.tel.Dropped.Load(), DeadLetters: w.tel.DeadLettered.Load(), LastAck: call.Time(w.lastAck.Load())}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s.FailingSince, s.LastError = w.failingSince, w.lastErr
+	return s
+}
+
+func (r *Router) stillRunning() []string {
+	var ids []string
+	for _, l := range r.links {
+		if l.running.Load() {
+			ids = append(ids, l.id)
+		}
+	}
+	return ids
+}
