@@ -110,13 +110,13 @@ func (s *session) run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, s.drain())
 	}
+	s.c.q.steady() // no answer is waited for any more
 	if err := s.out.Up(inst); err != nil {
 		return err
 	}
 	if err := s.emitSnapshot(snap); err != nil {
 		return err
 	}
-	s.c.q.steady()
 	s.a.setLive(s.c)
 	defer s.a.setLive(nil)
 	var helpers sync.WaitGroup
@@ -277,8 +277,11 @@ func (s *session) clock(ctx context.Context) {
 	tick := time.NewTicker(clockInterval)
 	defer tick.Stop()
 	for {
+		var err error
 		stalls := s.c.stalls.Load()
-		err := s.sample(ctx)
+		if !s.c.blocked.Load() {
+			err = s.sample(ctx)
+		}
 		switch {
 		case commandFailed(err):
 			s.a.log.Warn("FreeSWITCH does not tell its clock; load mod_dptools", "error", err)

@@ -256,7 +256,7 @@ func (r *frameReader) cut(body []byte, err error) *FrameError {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		reason = fmt.Sprintf("a started frame was not whole after %v (read_timeout)", r.lim.frameTime)
-	case errors.Is(err, io.EOF):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		reason, err = "the peer closed the connection inside a frame", io.ErrUnexpectedEOF
 	}
 	e := r.broken(reason, err)

@@ -215,14 +215,16 @@ type heard struct {
 
 // recorder is an Emitter that keeps what it is told.
 type recorder struct {
-	ctx   context.Context
-	news  chan heard
-	mu    sync.Mutex
-	count map[string]int
+	ctx      context.Context
+	news     chan heard
+	patience time.Duration
+	mu       sync.Mutex
+	count    map[string]int
 }
 
-func newRecorder(ctx context.Context) *recorder {
-	return &recorder{ctx: ctx, news: make(chan heard, 10_000), count: map[string]int{}}
+// newRecorder makes one that takes up to ahead calls before anybody listens.
+func newRecorder(ctx context.Context, ahead int, patience time.Duration) *recorder {
+	return &recorder{ctx: ctx, news: make(chan heard, ahead), patience: patience, count: map[string]int{}}
 }
 
 func (r *recorder) put(h heard) error {
@@ -264,7 +266,7 @@ func (r *recorder) next(t *testing.T, what string) heard {
 				t.Fatalf("heard %+v, want %s", h, what)
 			}
 			return h
-		case <-time.After(20 * time.Second):
+		case <-time.After(r.patience):
 			t.Fatalf("heard nothing, want %s", what)
 		}
 	}
@@ -291,12 +293,12 @@ func run(t *testing.T, cfg Config) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return runAdapter(t, opened.(*Adapter))
+	return runAdapter(t, opened.(*Adapter), 10_000, 20*time.Second)
 }
 
-func runAdapter(t *testing.T, a *Adapter) *running {
+func runAdapter(t *testing.T, a *Adapter, ahead int, patience time.Duration) *running {
 	ctx, stop := context.WithCancel(context.Background())
-	r := &running{recorder: newRecorder(ctx), a: a, stop: stop, done: make(chan error, 1)}
+	r := &running{recorder: newRecorder(ctx, ahead, patience), a: a, stop: stop, done: make(chan error, 1)}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -312,7 +314,7 @@ func (r *running) ends(t *testing.T) error {
 	select {
 	case err := <-r.done:
 		return err
-	case <-time.After(20 * time.Second):
+	case <-time.After(r.patience):
 		t.Fatal("the session goes on")
 		return nil
 	}
