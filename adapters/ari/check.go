@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coder/websocket"
+
 	"github.com/ctigate/ctigate/core"
 	"github.com/ctigate/ctigate/core/call"
 )
@@ -175,6 +177,7 @@ func (k *checker) websocket(ctx context.Context) {
 		k.fail("ARI websocket", "opened, but a ping was not answered: "+err.Error(), "look for a proxy that keeps websocket pings to itself")
 		return
 	}
+	_ = conn.Close(websocket.StatusNormalClosure, "") // seen enough
 	k.ok("ARI websocket", "opened with subscribeAll, ping answered")
 }
 

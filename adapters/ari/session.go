@@ -47,8 +47,9 @@ func (s *session) run(ctx context.Context) error {
 		return err
 	}
 	defer conn.CloseNow()
-	events := &eventReader{conn: conn, cfg: s.cfg, queue: s.queue, count: s.out.Count}
+	events := newEventReader(conn, s)
 	g := newGroup(ctx)
+	g.start(func(c context.Context) error { return events.closing(c, ctx) })
 	g.start(events.read)
 	g.start(events.watch)
 	err = s.serve(g)

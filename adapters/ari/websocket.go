@@ -20,6 +20,9 @@ import (
 	"github.com/ctigate/ctigate/core/call"
 )
 
+// goodbye is how long the peer may take to answer our close.
+const goodbye = 500 * time.Millisecond
+
 // keptBytes is how much of an unreadable frame goes to the dead letters.
 const keptBytes = 64 << 10
 
@@ -32,9 +35,18 @@ type eventReader struct {
 	count func(name string, n int)
 	buf   []byte // the message being read
 
+	life context.Context // of the connection: it outlives the session by the goodbye
+	kill context.CancelFunc
+
 	begun   atomic.Int64 // when the message being read began, in µs; 0 between messages
 	frames  atomic.Int64 // messages read to their end
 	pushing atomic.Bool  // waiting for room in the queue: pongs wait with it
+}
+
+func newEventReader(conn *websocket.Conn, s *session) *eventReader {
+	e := &eventReader{conn: conn, cfg: s.cfg, queue: s.queue, count: s.out.Count}
+	e.life, e.kill = context.WithCancel(context.Background())
+	return e
 }
 
 // dialEvents opens the event websocket of application app. A refused user is a permanent error.
@@ -70,31 +82,58 @@ func dialError(r *rest, resp *http.Response, err error) error {
 	return fmt.Errorf("opening the ARI websocket at %s: %s instead of an upgrade: %w", r.base, resp.Status, err)
 }
 
-// read pushes messages in order until the link drops, then returns why; it never returns nil.
+// read pushes messages in order until the link drops or ctx ends, then returns why; it never returns nil. What comes
+// after the end of ctx is thrown away, so that the peer's answer to our close is seen.
 func (e *eventReader) read(ctx context.Context) error {
-	for {
-		kind, r, err := e.conn.Reader(ctx)
-		if err != nil {
-			return fmt.Errorf("reading the ARI websocket: %w", err)
-		}
-		e.begun.Store(time.Now().UnixMicro())
-		raw, err := e.body(r)
-		in := inbound{from: fromARI, raw: raw, received: call.At(time.Now())}
-		e.begun.Store(0)
-		e.frames.Add(1)
-		if fault := e.fault(kind, err); fault != "" {
-			in = unreadableFrame(raw, fault, in.received)
-		}
-		if err := e.push(ctx, in); err != nil {
-			return err
-		}
-		if err != nil {
-			return fmt.Errorf("reading the ARI websocket: %w", err)
-		}
-		if err := replaced(raw, e.cfg.Application); err != nil {
+	for ctx.Err() == nil {
+		if err := e.next(ctx); err != nil && ctx.Err() == nil {
 			return err
 		}
 	}
+	for {
+		_, r, err := e.conn.Reader(e.life)
+		if err != nil {
+			return context.Cause(ctx)
+		}
+		_, _ = io.Copy(io.Discard, r)
+	}
+}
+
+// next reads one message and pushes it.
+func (e *eventReader) next(ctx context.Context) error {
+	kind, r, err := e.conn.Reader(e.life)
+	if err != nil {
+		return fmt.Errorf("reading the ARI websocket: %w", err)
+	}
+	e.begun.Store(time.Now().UnixMicro())
+	raw, err := e.body(r)
+	in := inbound{from: fromARI, raw: raw, received: call.At(time.Now())}
+	e.begun.Store(0)
+	e.frames.Add(1)
+	if fault := e.fault(kind, err); fault != "" {
+		in = unreadableFrame(raw, fault, in.received)
+	}
+	if err := e.push(ctx, in); err != nil {
+		return err
+	}
+	if err != nil {
+		return fmt.Errorf("reading the ARI websocket: %w", err)
+	}
+	return replaced(raw, e.cfg.Application)
+}
+
+// closing closes the websocket once ctx ends: with a proper goodbye, briefly, when host ended too, at once otherwise.
+func (e *eventReader) closing(ctx, host context.Context) error {
+	<-ctx.Done()
+	if host.Err() == nil {
+		e.kill()
+		return nil
+	}
+	late := time.AfterFunc(goodbye, e.kill)
+	defer late.Stop()
+	_ = e.conn.Close(websocket.StatusNormalClosure, "") // nobody is left to tell
+	e.kill()
+	return nil
 }
 
 func (e *eventReader) push(ctx context.Context, in inbound) error {
