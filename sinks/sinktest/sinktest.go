@@ -188,11 +188,11 @@ func survives(t *testing.T, h *Harness, fault string) {
 	compare(t, h, dedupe(got), items)
 }
 
-// deliver repeats what failed until all is accepted, and ends the fault after the third failure.
+// deliver repeats what failed until all is accepted, and ends the fault after the first failure.
 func deliver(t *testing.T, h *Harness, pending []core.Item, mend func()) (failures int) {
 	t.Helper()
 	for ; len(pending) > 0; failures++ {
-		if failures == 3 {
+		if failures == 1 {
 			mend()
 		}
 		if failures == 20 {
