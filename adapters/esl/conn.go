@@ -260,8 +260,10 @@ func (c *conn) start(text string) (<-chan reply, error) {
 func (c *conn) enter(answer chan reply) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err != nil {
+	if c.err == ErrClosed {
 		return ErrClosed
+	} else if c.err != nil {
+		return fmt.Errorf("%w: %w", ErrClosed, c.err)
 	}
 	if len(c.waiting) >= maxWaiting {
 		return errTooMany

@@ -99,6 +99,9 @@ func (c *Control) Hangup(ctx context.Context, uuid, cause string) error {
 
 // Hold puts a leg's party on hold.
 func (c *Control) Hold(ctx context.Context, uuid string) error {
+	if uuid == "off" || uuid == "toggle" {
+		return fmt.Errorf("%w: %q means something else to uuid_hold", ErrArgument, uuid)
+	}
 	return c.words(ctx, "uuid_hold", uuid)
 }
 

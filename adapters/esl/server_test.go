@@ -61,13 +61,17 @@ func newFakeSwitch(t *testing.T) *fakeSwitch {
 
 // listen serves on loopback until the test ends, and returns the address.
 func (f *fakeSwitch) listen() string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return f.listenWith(func() (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") })
+}
+
+func (f *fakeSwitch) listenWith(open func() (net.Listener, error)) string {
+	l, err := open()
 	if err != nil {
 		f.t.Fatal(err)
 	}
 	var all sync.WaitGroup
 	var mu sync.Mutex
-	var open []net.Conn
+	var conns []net.Conn
 	all.Go(func() {
 		for {
 			c, err := l.Accept()
@@ -75,7 +79,7 @@ func (f *fakeSwitch) listen() string {
 				return
 			}
 			mu.Lock()
-			open = append(open, c)
+			conns = append(conns, c)
 			mu.Unlock()
 			all.Go(func() { f.serve(c) })
 		}
@@ -83,7 +87,7 @@ func (f *fakeSwitch) listen() string {
 	f.t.Cleanup(func() {
 		_ = l.Close()
 		mu.Lock()
-		for _, c := range open {
+		for _, c := range conns {
 			_ = c.Close()
 		}
 		mu.Unlock()

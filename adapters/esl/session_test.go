@@ -80,3 +80,176 @@ func TestWrongPasswordIsPermanentAndSaysWhatToDo(t *testing.T) {
 		t.Errorf("the error shows the password: %v", err)
 	}
 }
+
+func TestRefusedAddressIsPermanentAndSaysWhatToDo(t *testing.T) {
+	sw := newFakeSwitch(t)
+	sw.greeting = "Content-Type: text/rude-rejection\nContent-Length: 24\n\nAccess Denied, go away.\n"
+	err := run(t, testConfig(sw.listen())).ends(t)
+	if !core.IsPermanent(err) || !strings.Contains(err.Error(), "apply-inbound-acl") || !strings.Contains(err.Error(), "acl.conf") {
+		t.Errorf("got %v, want a permanent error that names apply-inbound-acl and acl.conf", err)
+	}
+}
+
+func TestUnreachableSwitchIsRetried(t *testing.T) {
+	cfg := testConfig("127.0.0.1:1") // tcpmux: nobody listens
+	err := run(t, cfg).ends(t)
+	if err == nil || core.IsPermanent(err) || !strings.Contains(err.Error(), "connecting to the event socket 127.0.0.1:1") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestMissingSecretIsPermanent(t *testing.T) {
+	cfg := testConfig(newFakeSwitch(t).listen())
+	cfg.Password = core.Secret{File: t.TempDir() + "/none"}
+	if err := run(t, cfg).ends(t); !core.IsPermanent(err) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// afterStart makes the switch send wire when the gateway's first clock question has been answered.
+func (f *fakeSwitch) afterStart(send func(p *peer)) {
+	once := false
+	f.onCommand = func(p *peer, cmd string) bool {
+		if cmd != "api strmicroepoch" || once {
+			return false
+		}
+		once = true
+		p.response(f.answer("strmicroepoch"))
+		send(p)
+		return true
+	}
+}
+
+func TestWhatIsNotUnderstoodBecomesADeadLetter(t *testing.T) {
+	tests := []struct {
+		name, wire, raw, reason string
+		ends                    string // what the session's error says; empty when it goes on
+	}{
+		{"negative length", "Content-Length: -5\nContent-Type: text/event-json\n\n{}", "Content-Length: -5\n", `Content-Length "-5"`, `Content-Length "-5"`},
+		{"huge length", "Content-Length: 9999999999999\n\n", "Content-Length: 9999999999999\n", "over the limit", "over the limit"},
+		{"header flood", strings.Repeat("X-Flood: 1\n", 1000), "X-Flood: 1\n", "more than 256 headers", "more than 256 headers"},
+		{"headers without end", strings.Repeat("x", 100<<10), "xxx", "headers longer than 65536", "headers longer than 65536"},
+		{"no colon", "HTTP/1.1 200 OK\n\n", "HTTP/1.1 200 OK\n", "no name and colon", "no name and colon"},
+		{"unknown frame", "Content-Type: text/odd\nContent-Length: 2\n\nhi", "Content-Type: text/odd\nContent-Length: 2\n\nhi", `"text/odd" is not known`, ""},
+		{"xml", "Content-Type: text/event-xml\nContent-Length: 7\n\n<event>", "Content-Type: text/event-xml\n", `"text/event-xml" is not known`, ""},
+		{"ten megabytes", "Content-Length: 10485760\nContent-Type: text/event-json\n\n" + strings.Repeat("y", 10<<20), "Content-Length: 10485760\nContent-Type: text/event-json\n\nyyy", "over the limit of 4194304", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			sw := newFakeSwitch(t)
+			sw.afterStart(func(p *peer) {
+				p.event(event1("DTMF", 1))
+				p.write(tt.wire)
+				p.event(event1("DTMF", 2))
+			})
+			r := run(t, testConfig(sw.listen()))
+			r.next(t, "up")
+			r.next(t, "frame") // the snapshot
+			r.next(t, "frame") // what came before is not lost
+			d := r.next(t, "dead").dead
+			if !strings.HasPrefix(string(d.Raw), tt.raw) || !strings.Contains(d.Reason, tt.reason) || d.Received.IsZero() {
+				t.Errorf("dead letter %.100q, %q", d.Raw, d.Reason)
+			}
+			if tt.ends == "" {
+				if f := r.next(t, "frame").frame; string(f.Raw) != event1("DTMF", 2) {
+					t.Errorf("the event after it is %.100q", f.Raw)
+				}
+				return
+			}
+			if err := r.ends(t); err == nil || core.IsPermanent(err) || !strings.Contains(err.Error(), tt.ends) {
+				t.Errorf("the session ended with %v", err)
+			}
+		})
+	}
+}
+
+func TestLinkThatBreaksInsideAFrame(t *testing.T) {
+	sw := newFakeSwitch(t)
+	sw.afterStart(func(p *peer) {
+		p.event(event1("DTMF", 1))
+		p.write("Content-Length: 100\nContent-Type: text/event-json\n\n{\"Event-Name\"")
+		_ = p.Close()
+	})
+	r := run(t, testConfig(sw.listen()))
+	r.next(t, "up")
+	r.next(t, "frame")
+	r.next(t, "frame")
+	if d := r.next(t, "dead").dead; !strings.HasSuffix(string(d.Raw), `{"Event-Name"`) {
+		t.Errorf("dead letter %+v", d)
+	}
+	if err := r.ends(t); err == nil || !strings.Contains(err.Error(), "closed the connection inside a frame") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestDisconnectNotice(t *testing.T) {
+	sw := newFakeSwitch(t)
+	sw.afterStart(func(p *peer) {
+		p.write("Content-Type: text/disconnect-notice\nContent-Disposition: linger\nContent-Length: 0\n\n")
+		p.write("Content-Type: log/data\nContent-Length: 3\n\nlog")
+		p.write("Content-Type: text/disconnect-notice\nContent-Length: 39\n\nkilled listener because of lost events\n")
+	})
+	r := run(t, testConfig(sw.listen()))
+	if err := r.ends(t); err == nil || !strings.Contains(err.Error(), "killed listener because of lost events") {
+		t.Errorf("got %v", err)
+	}
+	if r.counted("log_frames") != 1 {
+		t.Errorf("counted %d log frames", r.counted("log_frames"))
+	}
+}
+
+func TestAnotherProcessBehindTheLinkEndsTheSession(t *testing.T) {
+	sw := newFakeSwitch(t)
+	sw.afterStart(func(p *peer) {
+		p.event(strings.Replace(event1("DTMF", 1), testCore, "00000000-02df-4902-a4c3-17c2275ab1a2", 1))
+	})
+	r := run(t, testConfig(sw.listen()))
+	r.next(t, "up")
+	r.next(t, "frame")
+	if g := r.next(t, "gap").gap; !strings.Contains(g, "Core-UUID changed") {
+		t.Errorf("gap %q", g)
+	}
+	if err := r.ends(t); err == nil || !strings.Contains(err.Error(), "Core-UUID changed") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestPlainFormat(t *testing.T) {
+	frames := recording(t, "freeswitch-plain", "queue_answered")
+	sw := newFakeSwitch(t)
+	sw.afterStart(func(p *peer) {
+		for _, f := range frames {
+			p.write(f.wire())
+		}
+	})
+	cfg := testConfig(sw.listen())
+	cfg.Format = FormatPlain
+	r := run(t, cfg)
+	r.next(t, "up")
+	r.next(t, "frame")
+	for i, want := range frames {
+		if got := r.next(t, "frame").frame; string(got.Raw) != want.Body {
+			t.Fatalf("frame %d is %.80q", i, got.Raw)
+		}
+	}
+	if c := sw.commands()[1]; !strings.HasPrefix(c, "event plain CHANNEL_CREATE ") {
+		t.Errorf("subscribed with %q", c)
+	}
+}
+
+func TestSessionsFollowEachOther(t *testing.T) {
+	sw := newFakeSwitch(t)
+	sw.afterStart(func(p *peer) { _ = p.Close() })
+	r := run(t, testConfig(sw.listen()))
+	r.next(t, "up")
+	if err := r.ends(t); err == nil {
+		t.Fatal("no error")
+	}
+	second := runAdapter(t, r.a, 100, r.patience)
+	second.next(t, "up")
+	second.next(t, "frame")
+	second.stop()
+	if err := second.ends(t); err != nil {
+		t.Errorf("got %v", err)
+	}
+}
