@@ -102,7 +102,6 @@ func (n *normalizer) destroyed(c *chanState) {
 		return
 	}
 	c.gone = true
-	delete(n.dialEnd, c.id)
 	n.gone = append(n.gone, c.id)
 	if len(n.gone) > maxGone {
 		for _, id := range n.gone[:maxGone/2] {

@@ -63,8 +63,10 @@ func (n *normalizer) managerEvent(typ string, m message) {
 	case "AgentComplete":
 		n.agentState(m, "ready", "")
 	case "DialEnd":
-		if id := m.get("DestUniqueid"); id != "" && len(n.dialEnd) < maxChannels {
-			n.dialEnd[id] = m.get("DialStatus")
+		n.dialEnded(m.get("DestUniqueid"), m.get("DialStatus"))
+	case "HangupRequest": // a queue reports a busy member as NOANSWER: the member's own cause knows better
+		if c := m.get("Cause"); c == "17" || c == "21" {
+			n.dialEnded(caller, "BUSY")
 		}
 	case "Hangup":
 		delete(n.dialEnd, caller)
@@ -133,6 +135,12 @@ func agentName(m message) string {
 
 func (n *normalizer) agent(kind call.Kind, m message) call.Observation {
 	return call.Observation{Kind: kind, Queue: m.get("Queue"), Agent: agentName(m), Other: m.get("DestUniqueid")}
+}
+
+func (n *normalizer) dialEnded(id, status string) {
+	if id != "" && n.dialEnd[id] != "BUSY" && len(n.dialEnd) < maxChannels {
+		n.dialEnd[id] = status
+	}
 }
 
 // refusal tells an agent who refused from one who let it ring: AgentRingNoAnswer is sent for both.

@@ -35,17 +35,18 @@ type options struct {
 
 // chanState is what must be remembered of a channel.
 type chanState struct {
-	id     string
-	create call.Observation
-	held   bool // creation not emitted yet
-	since  call.Time
-	gone   bool
-	codec  string
-	rate   int
-	named  bool      // its own caller id is known
-	dialed bool      // what it dials is known
-	leftAt call.Time // AMI: when it left its queue, until the reason is known
-	queue  string
+	id      string
+	create  call.Observation
+	held    bool // creation not emitted yet
+	since   call.Time
+	gone    bool
+	codec   string
+	rate    int
+	codecAt call.Time
+	named   bool      // its own caller id is known
+	dialed  bool      // what it dials is known
+	leftAt  call.Time // AMI: when it left its queue, until the reason is known
+	queue   string
 }
 
 const (
@@ -232,10 +233,10 @@ func dialedExten(e string) bool { return e != "" && e != "s" && e != "h" && e !=
 // media reports a change of codec.
 func (n *normalizer) media(ch *channel, c *chanState) {
 	name, rate := ch.codec()
-	if name == "" || c.held || name == c.codec && rate == c.rate {
-		return
+	if name == "" || c.held || name == c.codec && rate == c.rate || n.at <= c.codecAt {
+		return // the last: events are not in the order of their times, and an older one shows an older codec
 	}
-	c.codec, c.rate = name, rate
+	c.codec, c.rate, c.codecAt = name, rate, n.at
 	n.emit(call.LegMedia, c.id, func(o *call.Observation) { o.Value, o.Count = name, rate })
 }
 

@@ -53,9 +53,8 @@ type channel struct {
 	} `json:"dialplan"`
 	Created string `json:"creationtime"`
 	Vars    struct {
-		LinkedID   string `json:"CHANNEL(linkedid)"`
-		ReadFormat string `json:"CHANNEL(audioreadformat)"`
-		Native     string `json:"CHANNEL(audionativeformat)"`
+		LinkedID string `json:"CHANNEL(linkedid)"`
+		Native   string `json:"CHANNEL(audionativeformat)"`
 	} `json:"channelvars"`
 }
 
@@ -187,19 +186,12 @@ var codecs = map[string]struct {
 	"slin": {"L16", 8000}, "slin16": {"L16", 16000}, "slin48": {"L16", 48000}, "amr": {"AMR", 8000}, "amrwb": {"AMR-WB", 16000},
 }
 
-// codec reads the format in use: the native one when there is one, else the one being read if the native ones offer it.
+// codec reads the format in use: the native one, of several the first, which Asterisk sends and prefers. The read format
+// is no help: it is what the other end of the bridge wants.
 func (c *channel) codec() (string, int) {
-	native := strings.Trim(c.Vars.Native, "()")
-	if native == "none" || native == "" {
+	native, _, _ := strings.Cut(strings.Trim(c.Vars.Native, "()"), "|")
+	if native == "none" || native == "nothing" || native == "" {
 		return "", 0
-	}
-	if list := strings.Split(native, "|"); len(list) > 1 {
-		native = ""
-		for _, f := range list {
-			if f == c.Vars.ReadFormat {
-				native = f
-			}
-		}
 	}
 	k, ok := codecs[native]
 	if !ok {

@@ -196,7 +196,7 @@ func (n *normalizer) learn(e *event, id string, l *legState) {
 		l.sipCallID = s
 		n.emit(call.LegUpdated, id, func(o *call.Observation) { o.SIPCallID = s })
 	}
-	if c := e.raw("Channel-Read-Codec-Name"); len(c) > 0 {
+	if c := e.raw("Channel-Read-Codec-Name"); len(c) > 0 && string(c) != "L16" { // L16 is how FreeSWITCH mixes, not what it sends
 		if rate := e.int("Channel-Read-Codec-Rate"); string(c) != l.codec || rate != l.rate {
 			l.codec, l.rate = string(c), rate
 			n.emit(call.LegMedia, id, func(o *call.Observation) { o.Value, o.Count = l.codec, l.rate })

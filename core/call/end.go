@@ -198,7 +198,7 @@ func total(spans []Span) int64 {
 func (t *Tracker) bury(c *tracked) {
 	t.unlink(c)
 	legs := c.legs
-	c.legs, c.recentN = nil, 0
+	c.legs, c.queued = nil, c.call.Queue != nil
 	t.roots[c.call.ID] = c
 	last := c.call
 	c.call = Call{ID: last.ID, InteractionID: last.InteractionID, MergedInto: last.MergedInto, Switch: last.Switch, State: StateEnded}
@@ -241,7 +241,7 @@ func (t *Tracker) afterEnd(l *leg, o *Observation) {
 	if o.Kind == LegAlerting && l.conn.AlertingAt != 0 || o.Kind == LegConnected && l.conn.ConnectedAt != 0 {
 		return // a repetition
 	}
-	if l.c.repeated(o) {
+	if o.Kind == QueueLeave && l.c.queued || l.c.repeated(o) {
 		return
 	}
 	l.c.late++

@@ -106,7 +106,8 @@ func (t *Tracker) merge(a, b *tracked, o *Observation) {
 	young.call.InteractionID = old.call.InteractionID
 	t.end(young, o)
 	if o.Conference == "" {
-		t.emit(old, CallUpdated, nil, o)
+		e := t.emit(old, CallUpdated, nil, o)
+		e.ID = EventID(e.Switch, o.Native, CallUpdated, old.call.ID+"+"+young.call.ID) // one native event may merge several
 	}
 }
 

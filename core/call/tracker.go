@@ -63,6 +63,7 @@ type tracked struct {
 	order      uint64
 	answering  bool // a second party is or was connected
 	queueOpen  bool
+	queued     bool // once ended: it had been in a queue
 	queueMS    int64
 	blind      bool // nobody listens; state unknown
 	uncertain  bool // part of what led here was never seen
