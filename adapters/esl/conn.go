@@ -24,6 +24,8 @@ const (
 	connectTimeout = 10 * time.Second
 	// commandTimeout bounds writing a command and waiting for its reply.
 	commandTimeout = 10 * time.Second
+	// drainTime is how long read goes on after a write has failed.
+	drainTime = time.Second
 	// maxWaiting bounds the commands whose replies are outstanding.
 	maxWaiting = 1024
 )
@@ -251,7 +253,8 @@ func (c *conn) start(text string) (<-chan reply, error) {
 	_ = c.nc.SetWriteDeadline(time.Now().Add(commandTimeout)) // a failure shows at the write
 	if _, err := io.WriteString(c.nc, text+"\n\n"); err != nil {
 		err = fmt.Errorf("writing to the event socket: %w", err)
-		c.fail(err)
+		// What the switch sent before it closed, and why, may still have to be read.
+		time.AfterFunc(drainTime, func() { c.fail(err) })
 		return nil, err
 	}
 	return answer, nil

@@ -1,9 +1,13 @@
 package esl
 
 import (
+	"errors"
+	"net"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"github.com/ctigate/ctigate/core"
 )
@@ -253,3 +257,35 @@ func TestSessionsFollowEachOther(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestLastWordsAreReadAfterAFailedWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		c := newConn(brokenWriter{ours}, testConfig("fs"), quietly)
+		if _, err := c.start("api status"); err == nil {
+			t.Fatal("the write did not fail")
+		}
+		go func() {
+			_, _ = theirs.Write([]byte("Content-Type: text/disconnect-notice\nContent-Length: 7\n\ngoodbye"))
+		}()
+		<-c.done
+		if err := c.cause(); err == nil || !strings.Contains(err.Error(), "goodbye") {
+			t.Errorf("the link ended with %v", err)
+		}
+		ours, _ = net.Pipe() // a switch with no last words
+		c = newConn(brokenWriter{ours}, testConfig("fs"), quietly)
+		_, err := c.start("api status")
+		if err == nil {
+			t.Fatal("the write did not fail")
+		}
+		<-c.done
+		if !errors.Is(c.cause(), syscall.EPIPE) {
+			t.Errorf("the link ended with %v", c.cause())
+		}
+	})
+}
+
+// brokenWriter is a connection that can be read only.
+type brokenWriter struct{ net.Conn }
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, syscall.EPIPE }
