@@ -82,15 +82,7 @@ func (cl *cluster) askOnce(ctx context.Context, req protocol.Message) (protocol.
 	if err := cl.connectSeed(ctx); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, cl.cfg.RequestTimeout)
-	defer cancel()
-	m, err := cl.seed.roundTrip(ctx, req)
-	if err != nil {
-		addr := cl.seed.addr
-		cl.seed.close()
-		return nil, fmt.Errorf("asking kafka broker %s: %w", addr, err)
-	}
-	return m, nil
+	return cl.seed.ask(ctx, cl.cfg, req)
 }
 
 // connectSeed keeps the seed connection, or connects to the first configured broker, then the first discovered one,
@@ -142,14 +134,7 @@ func (cl *cluster) askBroker(ctx context.Context, id int32, req protocol.Message
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, cl.cfg.RequestTimeout)
-	defer cancel()
-	m, err := cn.roundTrip(ctx, req)
-	if err != nil {
-		cn.close()
-		return nil, fmt.Errorf("asking kafka broker %s: %w", cn.addr, err)
-	}
-	return m, nil
+	return cn.ask(ctx, cl.cfg, req)
 }
 
 func (cl *cluster) broker(ctx context.Context, id int32) (*conn, error) {

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"time"
@@ -28,6 +27,7 @@ type conn struct {
 	proto  *protocol.Conn
 	knows  map[protocol.ApiKey]bool // what the broker offers
 	broken bool                     // nothing more can be asked over it
+	proven bool                     // it has answered more than the greeting
 }
 
 // dial connects, agrees on versions, and authenticates, within dial_timeout.
@@ -59,10 +59,12 @@ func (c *Config) connect(ctx context.Context, addr string) (net.Conn, error) {
 	t := tls.Client(nc, cfg)
 	if err := t.HandshakeContext(ctx); err != nil {
 		nc.Close()
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errHandshake, err)
 	}
 	return t, nil
 }
+
+var errHandshake = errors.New("TLS handshake")
 
 func (t *TLS) config(addr string) (*tls.Config, error) {
 	host, _, err := net.SplitHostPort(addr)
@@ -110,6 +112,7 @@ func (cn *conn) greet(ctx context.Context, c *Config) error {
 		cn.knows[key] = true
 	}
 	cn.proto.SetVersions(versions)
+	cn.proven = false
 	if c.SASL.Mechanism == "" {
 		return nil
 	}
@@ -160,7 +163,7 @@ func (cn *conn) authenticate(ctx context.Context, c *Config) error {
 func (cn *conn) saslStep(ctx context.Context, state []byte) ([]byte, error) {
 	m, err := cn.roundTrip(ctx, &saslauthenticate.Request{AuthBytes: state})
 	switch {
-	case errors.Is(err, io.EOF):
+	case isEOF(err):
 		return nil, kafkago.SASLAuthenticationFailed // some brokers refuse by hanging up
 	case err != nil:
 		return nil, err
@@ -186,7 +189,25 @@ func (cn *conn) roundTrip(ctx context.Context, req protocol.Message) (protocol.M
 		err = fmt.Errorf("%w (%w)", ctx.Err(), err)
 	}
 	cn.broken = cn.broken || err != nil || ctx.Err() != nil
+	cn.proven = cn.proven || err == nil
 	return res, err
+}
+
+// ask is roundTrip within request_timeout, with errors that say what they most likely mean.
+func (cn *conn) ask(ctx context.Context, c *Config, req protocol.Message) (protocol.Message, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.RequestTimeout)
+	defer cancel()
+	m, err := cn.roundTrip(ctx, req)
+	switch {
+	case err == nil:
+		return m, nil
+	case cn.proven:
+		err = fmt.Errorf("asking kafka broker %s: %w", cn.addr, err)
+	default:
+		err = connectError(cn.addr, c, "asking", err)
+	}
+	cn.close()
+	return nil, err
 }
 
 func (cn *conn) close() {

@@ -103,6 +103,8 @@ func connectError(addr string, c *Config, doing string, err error) error {
 		hint, permanent = "its certificate is for another name: set tls.server_name", true
 	case errors.As(err, &record):
 		hint, permanent = "it does not speak TLS on this port: use its TLS port, or remove tls", true
+	case errors.Is(err, errHandshake) && (isEOF(err) || errors.Is(err, context.DeadlineExceeded)):
+		hint = "it may not speak TLS on this port"
 	case strings.Contains(err.Error(), "tls: "):
 		hint = "it may want a client certificate: check tls.cert_file and tls.key_file"
 	case isEOF(err) && !c.TLS.Enabled:

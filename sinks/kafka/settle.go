@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/ctigate/ctigate/core"
 	"github.com/ctigate/ctigate/core/call"
@@ -173,7 +174,7 @@ func (d *delivery) lost() []topic {
 		if d.s.cl.topics[q.to.topic].err == kafkago.UnknownTopicOrPartition {
 			it := &d.batch[q.recs[0].item]
 			t := d.s.cfg.topicOf(it.Stream, it.Switch.ID)
-			if t.name == q.to.topic {
+			if t.name == q.to.topic && !slices.Contains(ts, t) {
 				ts = append(ts, t)
 			}
 		}
