@@ -197,8 +197,8 @@ func total(spans []Span) int64 {
 // bury takes an ended call out of the active ones and remembers its legs for Options.Linger.
 func (t *Tracker) bury(c *tracked) {
 	t.unlink(c)
-	legs := c.legs
-	c.legs, c.queued = nil, c.call.Queue != nil
+	legs := append(c.legs, c.shedLegs...)
+	c.legs, c.shedLegs, c.queued = nil, nil, c.call.Queue != nil
 	t.roots[c.call.ID] = c
 	last := c.call
 	c.call = Call{ID: last.ID, InteractionID: last.InteractionID, MergedInto: last.MergedInto, Switch: last.Switch, State: StateEnded}

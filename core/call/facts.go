@@ -67,7 +67,9 @@ func (t *Tracker) held(l *leg, o *Observation) {
 		return
 	}
 	allowed := t.enter(l, Held)
-	if allowed {
+	if allowed && len(l.conn.Holds) >= maxItems {
+		l.c.miss("holds")
+	} else if allowed {
 		w := l.write()
 		w.Holds = append(w.Holds[:len(w.Holds):len(w.Holds)], Span{From: o.At})
 	}

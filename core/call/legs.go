@@ -114,6 +114,9 @@ func (t *Tracker) addLeg(c *tracked, o *Observation) *leg {
 	if c.done {
 		return l
 	}
+	if len(c.legs) >= maxLegs {
+		c.shed()
+	}
 	c.legs = append(c.legs, l)
 	c.call.Connections = append(c.call.Connections, l.conn)
 	if c.first == nil {
@@ -121,6 +124,26 @@ func (t *Tracker) addLeg(c *tracked, o *Observation) *leg {
 	}
 	t.joinInteraction(l)
 	return l
+}
+
+// What a call carries is bounded, because every event carries the call. Beyond these, completeness says what is missing.
+const (
+	maxLegs  = 64
+	maxItems = 64 // holds of a connection, transfers and diversions of a call
+)
+
+// shed drops the oldest leg that was offered in vain: a queue may ring agents for hours.
+func (c *tracked) shed() {
+	for i, l := range c.legs {
+		if l == c.first || !l.cleared || l.conn.ConnectedAt != 0 {
+			continue
+		}
+		c.legs = slices.Delete(c.legs, i, i+1)
+		c.call.Connections = slices.DeleteFunc(slices.Clone(c.call.Connections), func(n *Connection) bool { return n == l.conn })
+		c.shedLegs = append(c.shedLegs, l)
+		break
+	}
+	c.miss("connections")
 }
 
 // joinInteraction gives a new call the interaction of the call whose other end of the same SIP dialog it is.

@@ -1,5 +1,7 @@
 package call
 
+import "slices"
+
 // bridged puts l into a bridge or conference room. Calls that meet in one are one call from then on.
 func (t *Tracker) bridged(l *leg, o *Observation) {
 	if l.cleared {
@@ -49,10 +51,8 @@ func (c *tracked) participant(id, who string) bool {
 	if old == nil {
 		old = &Conference{}
 	}
-	for _, p := range old.Participants {
-		if p == who && old.ID == id {
-			return false
-		}
+	if old.ID == id && (slices.Contains(old.Participants, who) || len(old.Participants) >= maxLegs) {
+		return false
 	}
 	c.call.Conference = &Conference{ID: id, Participants: append(old.Participants[:len(old.Participants):len(old.Participants)], who)}
 	return true
@@ -125,6 +125,9 @@ func (t *Tracker) move(young, old *tracked, o *Observation) {
 		young.call.Connections = append([]*Connection(nil), young.call.Connections...)
 		l.shared = true // the younger call's record keeps the connection as it is now
 		l.c, l.joined = old, o.At
+		if len(old.legs) >= maxLegs {
+			old.shed()
+		}
 		old.legs = append(old.legs, l)
 		old.call.Connections = append(old.call.Connections, l.conn)
 		old.live++
@@ -165,15 +168,21 @@ func (t *Tracker) transferred(l *leg, o *Observation) {
 	if c.done { // its call was the younger
 		return
 	}
-	n := len(c.call.Transfers)
-	c.call.Transfers = append(c.call.Transfers[:n:n], tr)
+	if n := len(c.call.Transfers); n < maxItems {
+		c.call.Transfers = append(c.call.Transfers[:n:n], tr)
+	} else {
+		c.miss("transfers")
+	}
 	t.emit(c, CallTransferred, l, o).Transfer = &tr
 }
 
 // diverted: l's party sent the offered call elsewhere.
 func (t *Tracker) diverted(l *leg, o *Observation) {
 	c, d := l.c, Diversion{By: l.conn.Party.ID, To: o.Dialed, At: o.At}
-	n := len(c.call.Diversions)
-	c.call.Diversions = append(c.call.Diversions[:n:n], d)
+	if n := len(c.call.Diversions); n < maxItems {
+		c.call.Diversions = append(c.call.Diversions[:n:n], d)
+	} else {
+		c.miss("diversions")
+	}
 	t.emit(c, CallDiverted, l, o).Diversion = &d
 }

@@ -57,6 +57,7 @@ type leg struct {
 type tracked struct {
 	call       Call
 	legs       []*leg
+	shedLegs   []*leg // dropped from legs, to be forgotten with the call
 	first      *leg
 	live       int // legs not gone
 	seq        uint64
@@ -261,7 +262,6 @@ func (t *Tracker) unknownLeg(o *Observation) {
 // emit publishes one event of c. l may be nil.
 func (t *Tracker) emit(c *tracked, typ EventType, l *leg, o *Observation) *Event {
 	c.seq++
-	c.call.State = c.state()
 	e := &Event{
 		Type: typ, InteractionID: c.call.InteractionID, CallID: c.call.ID, Seq: c.seq, Switch: c.call.Switch,
 		Native: o.Native, Synthetic: o.Synthetic, Time: EventTime{Switch: o.At, Received: o.Received},
@@ -287,6 +287,7 @@ func (t *Tracker) emit(c *tracked, typ EventType, l *leg, o *Observation) *Event
 
 // snapshot returns the call as it stands, sharing what will not change.
 func (c *tracked) snapshot() *Call {
+	c.call.State = c.state()
 	s := c.call
 	s.Connections = make([]*Connection, len(c.call.Connections))
 	copy(s.Connections, c.call.Connections)
