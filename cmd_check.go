@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/ctigate/ctigate/configs"
 	"github.com/ctigate/ctigate/core"
@@ -41,7 +43,7 @@ Exits with 1 when something failed, 2 when the configuration is wrong. A warning
 			if asJSON {
 				err = writeFindings(cmd.OutOrStdout(), findings)
 			} else {
-				err = printFindings(cmd.OutOrStdout(), findings)
+				err = printFindings(cmd.OutOrStdout(), findings, widthOf(cmd.OutOrStdout()))
 			}
 			if err == nil && failed(findings) {
 				err = errSilent
@@ -178,35 +180,84 @@ func writeFindings(out io.Writer, all []core.Finding) error {
 	return nil
 }
 
-// printFindings prints a table; what to do stands under what was found.
-func printFindings(out io.Writer, all []core.Finding) error {
-	rows := [][4]string{{"SUBJECT", "WHAT", "RESULT", "DETAIL"}}
+// printFindings prints a table; what to do stands under what was found. Lines are broken at width, 0 for never.
+func printFindings(out io.Writer, all []core.Finding, width int) error {
+	rows := [][3]string{{"SUBJECT", "WHAT", "RESULT"}}
 	for _, f := range all {
 		level := string(f.Level)
 		if f.Level == core.Fail {
 			level = "FAIL"
 		}
-		rows = append(rows, [4]string{f.Subject, f.What, level, oneLine(f.Detail)})
-		if f.Fix != "" {
-			rows = append(rows, [4]string{"", "", "", "→ " + oneLine(f.Fix)})
-		}
+		rows = append(rows, [3]string{f.Subject, oneLine(f.What), level})
 	}
 	var wide [3]int
 	for _, r := range rows {
 		for i := range wide {
-			wide[i] = max(wide[i], utf8.RuneCountInString(r[i]))
+			wide[i] = max(wide[i], utf8.RuneCountInString(r[i])+2)
 		}
 	}
+	left := wide[0] + wide[1] + wide[2]
 	var b strings.Builder
-	for _, r := range rows {
-		for i, w := range wide {
-			b.WriteString(r[i] + strings.Repeat(" ", w-utf8.RuneCountInString(r[i])+2))
+	for i, r := range rows {
+		for k, w := range wide {
+			b.WriteString(r[k] + strings.Repeat(" ", w-utf8.RuneCountInString(r[k])))
 		}
-		b.WriteString(r[3] + "\n")
+		detail := []string{"DETAIL"}
+		if i > 0 {
+			detail = wrapDetail(all[i-1], width-left)
+		}
+		b.WriteString(strings.Join(detail, "\n"+strings.Repeat(" ", left)) + "\n")
 	}
-	b.WriteString(verdict(all) + "\n")
+	b.WriteString("\n" + verdict(all) + "\n")
 	_, err := io.WriteString(out, b.String())
 	return err
+}
+
+// wrapDetail is what was found and what to do, in lines of width runes, but never less than 30.
+func wrapDetail(f core.Finding, width int) []string {
+	lines := wrapWords(oneLine(f.Detail), width)
+	if f.Fix != "" {
+		for i, l := range wrapWords(oneLine(f.Fix), width-2) {
+			mark := "  "
+			if i == 0 {
+				mark = "→ "
+			}
+			lines = append(lines, mark+l)
+		}
+	}
+	return lines
+}
+
+func wrapWords(text string, width int) []string {
+	if width < 30 || utf8.RuneCountInString(text) <= width {
+		return []string{text}
+	}
+	var lines []string
+	line := ""
+	for _, w := range strings.Fields(text) {
+		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(w) > width {
+			lines = append(lines, line)
+			line = ""
+		}
+		if line != "" {
+			line += " "
+		}
+		line += w
+	}
+	return append(lines, line)
+}
+
+// widthOf is the width of a terminal, 0 for anything else.
+func widthOf(out io.Writer) int {
+	f, ok := out.(*os.File)
+	if !ok {
+		return 0
+	}
+	w, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return w
 }
 
 func verdict(all []core.Finding) string {
@@ -214,7 +265,7 @@ func verdict(all []core.Finding) string {
 	for _, f := range all {
 		n[f.Level]++
 	}
-	return fmt.Sprintf("\n%d ok, %d to look at, %d failed", n[core.OK], n[core.Warn], n[core.Fail])
+	return fmt.Sprintf("%d ok, %d to look at, %d failed", n[core.OK], n[core.Warn], n[core.Fail])
 }
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -45,6 +45,7 @@ func newLog(out io.Writer, c configs.Log, level *slog.LevelVar) *slog.Logger {
 	setLevel(level, c.Level)
 	o := &slog.HandlerOptions{Level: level}
 	if c.Format == "json" {
+		o.ReplaceAttr = durationText
 		return slog.New(slog.NewJSONHandler(out, o))
 	}
 	return slog.New(slog.NewTextHandler(out, o))
@@ -53,6 +54,14 @@ func newLog(out io.Writer, c configs.Log, level *slog.LevelVar) *slog.Logger {
 // newScreenLog is for the few lines under a table: the time of day, the level when it matters, and what happened.
 func newScreenLog(out io.Writer, level *slog.LevelVar) *slog.Logger {
 	return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level, ReplaceAttr: shortTime}))
+}
+
+// durationText writes durations as 1.5s, as text logs do, and not as nanoseconds.
+func durationText(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		return slog.String(a.Key, a.Value.Duration().String())
+	}
+	return a
 }
 
 func shortTime(groups []string, a slog.Attr) slog.Attr {

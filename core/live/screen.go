@@ -39,6 +39,13 @@ func Usable(out *os.File) bool {
 // Color says whether out should be coloured: NO_COLOR, when set and not empty, says no (no-color.org).
 func Color(out *os.File) bool { return Usable(out) && os.Getenv("NO_COLOR") == "" }
 
+// Restore gives a terminal back as it was, for a program that ends while a Screen is drawing.
+func Restore(out *os.File) {
+	if Usable(out) {
+		_, _ = io.WriteString(out, leave)
+	}
+}
+
 // Screen draws pictures in place.
 type Screen struct {
 	out  io.Writer
