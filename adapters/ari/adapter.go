@@ -14,6 +14,12 @@ import (
 	"github.com/ctigate/ctigate/core"
 )
 
+var (
+	_ core.AdapterConfig = (*Config)(nil)
+	_ core.Adapter       = (*Adapter)(nil)
+	_ core.Checker       = (*Adapter)(nil)
+)
+
 // Adapter reads one Asterisk. It implements core.Adapter and core.Checker.
 type Adapter struct {
 	id       string

@@ -127,7 +127,7 @@ func TestLostAMIIsAGapAndComesBack(t *testing.T) {
 				play(conn, r)
 			})
 			if c.quick {
-				cfg.ReadTimeout = 150 * time.Millisecond
+				cfg.ReadTimeout = 400 * time.Millisecond
 			}
 			out := newRecorder()
 			stop, _ := start(t, cfg, out)
@@ -158,7 +158,7 @@ func TestAMITricklesIntoADeadline(t *testing.T) {
 			}
 		}
 	}))
-	cfg.ReadTimeout = 150 * time.Millisecond
+	cfg.ReadTimeout = 400 * time.Millisecond
 	out := newRecorder()
 	stop, _ := start(t, cfg, out)
 	out.until(t, "the gap", func() bool { return len(out.gaps) > 0 })

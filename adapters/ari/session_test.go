@@ -224,7 +224,7 @@ func TestSlowOrDeadPeerHitsADeadline(t *testing.T) {
 			f := newFakeSwitch(t, httptest.NewServer)
 			f.events = play
 			cfg := testConfig(f.server.URL)
-			cfg.ReadTimeout = 150 * time.Millisecond
+			cfg.ReadTimeout = 400 * time.Millisecond
 			_, result := start(t, cfg, newRecorder())
 			if err := result(); err == nil || !strings.Contains(err.Error(), "read_timeout") {
 				t.Errorf("Run: %v", err)
