@@ -167,10 +167,7 @@ func (j *Judge) verdict(e *call.Event, known bool, age, uncertainty call.Time) c
 // AfterEnd reports whether e arrived when its call had already ended. call.ended and call.record, which say so
 // themselves, never did.
 func AfterEnd(e *call.Event) bool {
-	if e.Call == nil || e.Call.State != call.StateEnded || e.Type == call.CallEnded || e.Type == call.CallRecord {
-		return false
-	}
-	return slices.Contains(e.Flags, call.FlagLate)
+	return e.Type != call.CallEnded && e.Type != call.CallRecord && e.AfterEnd()
 }
 
 func micros(d time.Duration) call.Time { return call.Time(d.Microseconds()) }
