@@ -74,16 +74,16 @@ func (n *normalizer) managerEvent(typ string, m message) {
 		n.leave(caller, m.get("Queue"), "abandoned")
 	case "QueueCallerLeave":
 		n.left(caller, m.get("Queue"))
-	case "VarSet":
-		if m.get("Variable") == "QUEUESTATUS" && m.get("Value") != "" {
-			n.leave(caller, "", "timeout")
-		}
 	case "QueueMemberPause":
 		if m.get("Paused") == "1" {
 			n.agentState(m, "not_ready", m.get("PausedReason"))
 		} else {
 			n.agentState(m, "ready", "")
 		}
+	case "QueueMember": // an answer to QueueStatus, as are QueueEntry's
+		n.member(m)
+	case "QueueEntry":
+		n.entry(caller, m)
 	case "QueueMemberAdded":
 		n.agentState(m, "logged_in", "")
 	case "QueueMemberRemoved":
@@ -124,6 +124,9 @@ func (n *normalizer) retryWaiting(id string) {
 func agentName(m message) string {
 	s := m.get("Interface")
 	if s == "" {
+		s = m.get("Location") // QueueMember's name for it
+	}
+	if s == "" {
 		s = m.get("MemberName")
 	}
 	if _, r, ok := strings.Cut(s, "/"); ok {
@@ -158,6 +161,24 @@ func (n *normalizer) agentState(m message, state, reason string) {
 	n.emit(call.AgentStateChange, "", func(o *call.Observation) {
 		o.Agent, o.Queue, o.Value, o.Reason = agentName(m), m.get("Queue"), state, reason
 	})
+}
+
+// member reports an agent who was there before this session.
+func (n *normalizer) member(m message) {
+	state, reason := "ready", ""
+	if m.get("Paused") == "1" {
+		state, reason = "not_ready", m.get("PausedReason")
+	}
+	n.agentState(m, state, reason)
+	n.out[len(n.out)-1].Synthetic = true
+}
+
+// entry reports a caller who was waiting before this session.
+func (n *normalizer) entry(caller string, m message) {
+	pos, _ := strconv.Atoi(m.get("Position"))
+	wait, _ := strconv.Atoi(m.get("Wait"))
+	n.at -= call.Time(min(max(wait, 0), 86400)) * call.Second
+	n.about(caller, call.Observation{Kind: call.QueueEnter, Queue: m.get("Queue"), Count: pos, Synthetic: true})
 }
 
 // left notes that a caller left a queue; the next message says why.

@@ -43,6 +43,7 @@ type chanState struct {
 	codec   string
 	rate    int
 	codecAt call.Time
+	native  string    // as Asterisk writes it
 	named   bool      // its own caller id is known
 	dialed  bool      // what it dials is known
 	leftAt  call.Time // AMI: when it left its queue, until the reason is known
@@ -70,6 +71,10 @@ func newNormalizer(opt options, count func(name string, n int)) *normalizer {
 // event reads one ARI event. An error means that the bytes are not an ARI event; they belong in the dead-letter stream.
 func (n *normalizer) event(raw []byte, received call.Time) (core.Frame, error) {
 	f := core.Frame{Raw: raw, Received: received}
+	if n.quick(raw) {
+		f.Type = "ChannelVarset"
+		return f, nil
+	}
 	ev, err := decode(raw)
 	if err != nil {
 		return f, err
@@ -233,6 +238,7 @@ func dialedExten(e string) bool { return e != "" && e != "s" && e != "h" && e !=
 // media reports a change of codec.
 func (n *normalizer) media(ch *channel, c *chanState) {
 	name, rate := ch.codec()
+	c.native = ch.Vars.Native
 	if name == "" || c.held || name == c.codec && rate == c.rate || n.at <= c.codecAt {
 		return // the last: events are not in the order of their times, and an older one shows an older codec
 	}
