@@ -137,7 +137,7 @@ func (s *session) result(why string) error {
 		return err
 	case <-time.After(prompt):
 		s.cancel()
-		return &stuckError{fmt.Sprintf("Run has not returned %s after %s", prompt, why)}
+		return &stuckError{fmt.Sprintf("the adapter's Run has not returned %s after %s", prompt, why)}
 	}
 }
 
@@ -164,9 +164,9 @@ func (s *session) failed(why string, permanent bool) error {
 	case errors.As(err, &stuck):
 		return err
 	case err == nil:
-		return fmt.Errorf("Run returned nil after %s: the router takes that for the end of its context", why)
+		return fmt.Errorf("the adapter's Run returned nil after %s: the router takes that for the end of its context", why)
 	case core.IsPermanent(err) != permanent:
-		return fmt.Errorf("Run's error after %s must be permanent: %v, but is: %v (%w)", why, permanent, core.IsPermanent(err), err)
+		return fmt.Errorf("the error of Run after %s must be permanent: %v, but is: %v (%w)", why, permanent, core.IsPermanent(err), err)
 	}
 	return s.r.discreet(err)
 }

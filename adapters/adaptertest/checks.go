@@ -74,11 +74,11 @@ func overBefore(r *run) error {
 	select {
 	case err := <-done:
 		if err != nil {
-			return fmt.Errorf("Run with a context that is over must return nil, not: %w", err)
+			return fmt.Errorf("the adapter's Run with a context that is over must return nil, not: %w", err)
 		}
 		return nil
 	case <-time.After(prompt):
-		return fmt.Errorf("Run with a context that is over has not returned after %s", prompt)
+		return fmt.Errorf("the adapter's Run with a context that is over has not returned after %s", prompt)
 	}
 }
 
@@ -240,7 +240,7 @@ func noLeak(r *run) error {
 // discreet reports an error that shows the secret.
 func (r *run) discreet(err error) error {
 	if r.secret != "" && strings.Contains(err.Error(), r.secret) {
-		return errors.New("Run's error shows the secret")
+		return errors.New("the error of Run shows the secret")
 	}
 	return nil
 }

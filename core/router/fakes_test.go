@@ -138,6 +138,12 @@ func (m *memory) Close(context.Context) error {
 	return nil
 }
 
+func (m *memory) attempts() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.writes
+}
+
 // on returns the items of a stream.
 func (m *memory) on(s core.Stream) (out []core.Item) {
 	m.mu.Lock()

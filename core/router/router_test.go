@@ -170,11 +170,11 @@ func TestPanicOfOneAdapterLeavesTheOther(t *testing.T) {
 
 func TestEmitterOfAnEarlierSessionIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var old core.Emitter
-		a := sessions(func(_ context.Context, out core.Emitter) error { old = out; return errors.New("gone") })
+		old := make(chan core.Emitter, 1)
+		a := sessions(func(_ context.Context, out core.Emitter) error { old <- out; return errors.New("gone") })
 		_, stop := start(t, Options{Links: []Link{{"pbx", "asterisk", a}}})
 		time.Sleep(time.Minute)
-		if err := old.Frame(frame(call.LegCreated, "a", "1")); !errors.Is(err, errSessionOver) {
+		if err := (<-old).Frame(frame(call.LegCreated, "a", "1")); !errors.Is(err, errSessionOver) {
 			t.Errorf("got %v", err)
 		}
 		must(t, stop())

@@ -189,8 +189,8 @@ func TestFailingSinkIsNotReady(t *testing.T) {
 		if s := detail.(Status); ok || s.Sinks[0].LastError != "no broker" || s.Sinks[0].FailingSince == 0 {
 			t.Errorf("ready %v: %+v", ok, detail)
 		}
-		if m.writes < 50 || m.writes > 100 {
-			t.Errorf("%d attempts in ten minutes at a cap of 10 s", m.writes)
+		if n := m.attempts(); n < 50 || n > 100 {
+			t.Errorf("%d attempts in ten minutes at a cap of 10 s", n)
 		}
 		broken.Store(false)
 		time.Sleep(time.Minute)
