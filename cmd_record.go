@@ -122,7 +122,7 @@ func (r *recorder) sessions(ctx context.Context, a core.Adapter) error {
 		err := a.Run(ctx, r)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // the end that was asked for
 		case r.err() != nil:
 			return r.err()
 		case core.IsPermanent(err):

@@ -114,6 +114,6 @@ Exit codes: 0 done, 1 something failed (or a check did), 2 the command line or t
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = false
-	root.AddCommand(newRun(), newCheck(), newRecord(), newReplay(), newConfig(), newVersion())
+	root.AddCommand(newRun(), newDemo(), newCheck(), newRecord(), newReplay(), newSim(), newConfig(), newVersion())
 	return root
 }

@@ -97,7 +97,7 @@ func TestEveryPictureFits(t *testing.T) {
 	var items []core.Item
 	for i := range 50 {
 		items = append(items, item(fmt.Sprint("call", i), call.StateQueued, func(c *call.Call) {
-			c.From = &call.Address{Name: "山田太郎さん\x1b[31m\r\n e\u0301 ‮ far too long a name for any column"}
+			c.From = &call.Address{Name: "山田太郎さん\x1b[31m\r\n e\u0301 \u202e far too long a name for any column"}
 			c.Queue = &call.Queue{ID: "queue with a name that does not fit either"}
 		}))
 	}

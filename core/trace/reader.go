@@ -48,8 +48,7 @@ func Open(path string, sources ...Source) (*Reader, error) {
 	for _, s := range sources {
 		f, err := openSource(path, s)
 		if err != nil {
-			r.Close()
-			return nil, err
+			return nil, errors.Join(err, r.Close())
 		}
 		if f != nil {
 			r.files = append(r.files, f)
@@ -153,7 +152,7 @@ func (r *Reader) Close() error {
 
 // advance reads the file's next line that is not empty.
 func (f *file) advance() {
-	if _, broken := f.err.(*LineError); broken && errors.Is(f.err, errBroken) {
+	if errors.Is(f.err, errBroken) {
 		f.err = io.EOF
 		return
 	}

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ctigate/ctigate/adapters/ari"
+	"github.com/ctigate/ctigate/adapters/esl"
+	"github.com/ctigate/ctigate/configs"
+	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/sim"
+	"github.com/ctigate/ctigate/sinks/kafka"
+)
+
+type demoFlags struct {
+	length time.Duration
+	rate   float64
+	speed  float64
+	seed   uint64
+	port   int
+	plain  bool
+	listen string
+	logs   logFlags
+}
+
+func newDemo() *cobra.Command {
+	var f demoFlags
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "See everything at work: simulated switches, the gateway, a broker to read from",
+		Long: `Start a simulated Asterisk and a simulated FreeSWITCH on 127.0.0.1, the gateway between them and an embedded
+Kafka-compatible broker, and show the calls. Any Kafka client can read the topics while it runs.
+
+The broker is for trying out: it lives in this process and in memory, and is gone when the demo ends.
+
+Ends with Ctrl-C or after --for, and sums up what was delivered.`,
+		Example: `  ctigate demo
+  ctigate demo --for 30s --rate 10
+  ctigate demo & kcat -b 127.0.0.1:9092 -t cti.events.v1 -o beginning`,
+		Args: cobra.NoArgs,
+		RunE: does(func(cmd *cobra.Command, _ []string) error {
+			if f.rate <= 0 || f.rate > 1000 {
+				return usageError{fmt.Errorf("--rate %v: give more than 0 and at most 1000 calls a second", f.rate)}
+			}
+			if f.port < 0 || f.port > 65535 {
+				return usageError{fmt.Errorf("--kafka-port %d is no port", f.port)}
+			}
+			return demo(cmd, f)
+		}),
+	}
+	fl := cmd.Flags()
+	fl.DurationVar(&f.length, "for", 0, "end by itself after `TIME`, such as 30s")
+	fl.Float64Var(&f.rate, "rate", 1, "new calls a second, on each switch")
+	fl.Float64Var(&f.speed, "speed", 1, "how many times faster than life people ring, wait and talk")
+	fl.Uint64Var(&f.seed, "seed", 1, "the same calls for the same `SEED`")
+	fl.IntVar(&f.port, "kafka-port", 9092, "`PORT` of the broker on 127.0.0.1; another when it is taken")
+	fl.StringVar(&f.listen, "listen", "127.0.0.1:0", "`HOST:PORT` of /metrics, /healthz and /readyz, or off")
+	fl.BoolVar(&f.plain, "plain", false, "log lines instead of the live table, on a terminal too")
+	f.logs.add(cmd)
+	return cmd
+}
+
+func demo(cmd *cobra.Command, f demoFlags) error {
+	b, err := startBroker(f.port)
+	if err != nil {
+		return err
+	}
+	defer b.cluster.Close()
+	// The switches outlive the gateway's drain.
+	around, stop := context.WithCancel(context.WithoutCancel(cmd.Context()))
+	defer stop()
+	pbx, err := startSwitches(around, f)
+	if err != nil {
+		return err
+	}
+	defer pbx.close()
+	cfg := demoConfig(f, b, pbx)
+	if err := f.logs.apply(&cfg.Log); err != nil {
+		return err
+	}
+	w := newWatch(cmd, cfg, f.plain)
+	w.title, w.hint, w.every = "demo", demoHint(b), 5*time.Second
+	if w.screen == nil {
+		fmt.Fprint(cmd.ErrOrStderr(), demoIntro(b, f))
+	}
+	ctx := cmd.Context()
+	if f.length > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, f.length)
+		defer cancel()
+	}
+	began := time.Now()
+	g, err := serve(ctx, cfg, w, "")
+	w.tail(cmd.ErrOrStderr())
+	if g == nil {
+		return err
+	}
+	return errors.Join(err, summarize(cmd.OutOrStdout(), time.Since(began), w, g, b))
+}
+
+// demoTopics are those whose messages the summary counts.
+var demoTopics = []string{"cti.events.v1", "cti.calls.v1", "cti.records.v1", "cti.media.v1", "cti.sources.v1", "cti.stale.v1", "cti.deadletter.v1"}
+
+// summarize says what the demo delivered. It fails when the sink, or the broker, has less than the gateway produced.
+func summarize(out io.Writer, took time.Duration, w *watch, g *gateway, b *broker) error {
+	var s strings.Builder
+	c := &w.counts
+	fmt.Fprintf(&s, "demo: %s, %d calls of which %d ended, %d records, %d events\n",
+		took.Round(time.Second), c.started.Load(), c.ended.Load(), c.records.Load(), c.events.Load())
+	var onBroker int64
+	for _, t := range demoTopics {
+		if n := b.messages(t); n > 0 {
+			fmt.Fprintf(&s, "  %-18s %d messages\n", t, n)
+			onBroker += n
+		}
+	}
+	var missing error
+	for _, k := range g.router.Status().Sinks {
+		fmt.Fprintf(&s, "%s: %d of %d messages acknowledged\n", k.Name, k.Acked, k.Produced)
+		if k.Acked != k.Produced || onBroker < int64(k.Acked) {
+			missing = fmt.Errorf("demo: %d messages produced, %d acknowledged, %d on the broker: some are missing", k.Produced, k.Acked, onBroker)
+		}
+	}
+	if _, err := io.WriteString(out, s.String()); err != nil {
+		return fmt.Errorf("printing: %w", err)
+	}
+	return missing
+}
+
+func demoHint(b *broker) string {
+	return "read it: kcat -b " + b.addr + " -t cti.events.v1   (Ctrl-C ends)"
+}
+
+func demoIntro(b *broker, f demoFlags) string {
+	var s strings.Builder
+	s.WriteString("ctigate demo: a simulated Asterisk and FreeSWITCH, the gateway, and an embedded broker for trying out.\n")
+	if !b.wanted {
+		fmt.Fprintf(&s, "Port %d is taken: the broker listens on %s instead.\n", f.port, b.addr)
+	}
+	fmt.Fprintf(&s, "Read the events with any Kafka client, such as\n"+
+		"  kcat -b %[1]s -t cti.events.v1 -o beginning -f '%%k %%h\\n%%s\\n'\n"+
+		"  kcat -b %[1]s -t cti.records.v1 -o beginning\n", b.addr)
+	return s.String()
+}
+
+// demoConfig is what a user would write for the demo's switches and broker.
+func demoConfig(f demoFlags, b *broker, pbx *switches) *configs.Config {
+	cfg := configs.Default()
+	asterisk := ari.NewConfig()
+	asterisk.URL = "http://" + pbx.asterisk.ARIAddr() + "/ari"
+	asterisk.Username, asterisk.Password = demoUser, core.NewSecret(demoPassword)
+	asterisk.AMI = &ari.AMI{Address: pbx.asterisk.AMIAddr(), Username: demoUser, Password: core.NewSecret(demoPassword)}
+	freeswitch := esl.NewConfig()
+	freeswitch.Address, freeswitch.Password = pbx.freeswitch.Addr(), core.NewSecret(demoPassword)
+	sink := kafka.NewConfig()
+	sink.Brokers, sink.Partitions = []string{b.addr}, brokerPartitions
+	cfg.Switches = []configs.Switch{{ID: "asterisk", Kind: "ari", Config: asterisk}, {ID: "freeswitch", Kind: "esl", Config: freeswitch}}
+	cfg.Sinks = []configs.Sink{{Name: "kafka", Kind: "kafka", WhenFull: configs.Block, Config: sink}}
+	cfg.Enrich = configs.Enrich{DefaultRegion: "US"}
+	cfg.Telemetry.Listen = f.listen
+	cfg.DrainTimeout = 5 * time.Second
+	return cfg
+}
+
+const (
+	demoUser     = "demo"
+	demoPassword = "demo"
+)
+
+// switches are the demo's.
+type switches struct {
+	asterisk   *sim.Asterisk
+	freeswitch *sim.FreeSWITCH
+}
+
+func startSwitches(ctx context.Context, f demoFlags) (*switches, error) {
+	o := sim.Options{Seed: f.seed, Rate: f.rate, Speed: f.speed, User: demoUser, Password: demoPassword, Readers: 1}
+	s := &switches{asterisk: sim.NewAsterisk(o)}
+	o.Seed++
+	s.freeswitch = sim.NewFreeSWITCH(o)
+	err := s.asterisk.Start(ctx, "127.0.0.1:0", "127.0.0.1:0")
+	if err == nil {
+		if err = s.freeswitch.Start(ctx, "127.0.0.1:0"); err != nil {
+			s.asterisk.Close()
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("starting the simulated switches: %w", err)
+	}
+	return s, nil
+}
+
+func (s *switches) close() {
+	s.asterisk.Close()
+	s.freeswitch.Close()
+}
