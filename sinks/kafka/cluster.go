@@ -8,6 +8,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/ctigate/ctigate/core"
 	kafkago "github.com/segmentio/kafka-go"
@@ -26,6 +27,7 @@ type cluster struct {
 	controller int32
 	brokers    map[int32]string // addresses by id
 	topics     map[string]topicInfo
+	learned    time.Time // when the metadata was last read
 
 	mu    sync.Mutex // guards conns: brokers are asked concurrently
 	conns map[int32]*conn
@@ -70,7 +72,7 @@ func (cl *cluster) close() {
 
 // ask sends req to any broker. A broken connection is replaced once: brokers drop idle ones.
 func (cl *cluster) ask(ctx context.Context, req protocol.Message) (protocol.Message, error) {
-	reused := cl.seed != nil && !cl.seed.broken
+	reused := cl.seed.usable()
 	m, err := cl.askOnce(ctx, req)
 	if err != nil && reused && ctx.Err() == nil {
 		return cl.askOnce(ctx, req)
@@ -88,8 +90,11 @@ func (cl *cluster) askOnce(ctx context.Context, req protocol.Message) (protocol.
 // connectSeed keeps the seed connection, or connects to the first configured broker, then the first discovered one,
 // that answers.
 func (cl *cluster) connectSeed(ctx context.Context) error {
-	if cl.seed != nil && !cl.seed.broken {
+	if cl.seed.usable() {
 		return nil
+	}
+	if cl.seed != nil {
+		cl.seed.close()
 	}
 	var errs []error
 	for _, addr := range cl.candidates() {
@@ -141,7 +146,7 @@ func (cl *cluster) broker(ctx context.Context, id int32) (*conn, error) {
 	cl.mu.Lock()
 	cn, addr := cl.conns[id], cl.brokers[id]
 	cl.mu.Unlock()
-	if cn != nil && !cn.broken && cn.addr == addr {
+	if cn.usable() && cn.addr == addr {
 		return cn, nil
 	}
 	if cn != nil {
@@ -176,8 +181,21 @@ func (cl *cluster) refresh(ctx context.Context, also []topic) error {
 	return nil
 }
 
+// maxAge is how old metadata may get: a topic may have been given more partitions.
+const maxAge = 5 * time.Minute
+
+// refreshOld reads metadata that is due. A failure shows soon enough in what is produced next.
+func (cl *cluster) refreshOld(ctx context.Context) {
+	if time.Since(cl.learned) < maxAge {
+		return
+	}
+	if err := cl.refresh(ctx, nil); err != nil {
+		cl.log.Debug("could not refresh kafka metadata", "err", err)
+	}
+}
+
 func (cl *cluster) learn(m *metadata.Response) {
-	cl.controller = m.ControllerID
+	cl.controller, cl.learned = m.ControllerID, time.Now()
 	clear(cl.brokers)
 	for _, b := range m.Brokers {
 		cl.brokers[b.NodeID] = net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port)))

@@ -33,7 +33,7 @@ type Config struct {
 	BatchBytes     int           `yaml:"batch_bytes"`     // one partition's batch before compression; default 900 KiB
 	DialTimeout    time.Duration `yaml:"dial_timeout"`    // connect, TLS and SASL together; default 10s
 	RequestTimeout time.Duration `yaml:"request_timeout"` // one request and its answer; default 10s
-	WriteTimeout   time.Duration `yaml:"write_timeout"`   // one Write with all its retries; default 60s
+	WriteTimeout   time.Duration `yaml:"write_timeout"`   // one Write with all its retries; default 30s
 }
 
 // TLS of the connections to brokers. Files are read at each connection, so renewed certificates are picked up.
@@ -67,7 +67,7 @@ func NewConfig() *Config {
 	return &Config{
 		ClientID: "ctigate", TopicPrefix: "cti.", Encoding: encodingBinary, Acks: "all", Compression: "lz4",
 		CreateTopics: true, Partitions: 12, ReplicationFactor: -1, BatchBytes: 900 << 10,
-		DialTimeout: 10 * time.Second, RequestTimeout: 10 * time.Second, WriteTimeout: time.Minute,
+		DialTimeout: 10 * time.Second, RequestTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
 	}
 }
 

@@ -28,6 +28,7 @@ type conn struct {
 	knows  map[protocol.ApiKey]bool // what the broker offers
 	broken bool                     // nothing more can be asked over it
 	proven bool                     // it has answered more than the greeting
+	used   time.Time                // when it last answered
 }
 
 // dial connects, agrees on versions, and authenticates, within dial_timeout.
@@ -190,7 +191,17 @@ func (cn *conn) roundTrip(ctx context.Context, req protocol.Message) (protocol.M
 	}
 	cn.broken = cn.broken || err != nil || ctx.Err() != nil
 	cn.proven = cn.proven || err == nil
+	cn.used = time.Now()
 	return res, err
+}
+
+// maxIdle is how long a connection may lie unused before it is replaced: brokers and the boxes between hang up on idle
+// ones, after 4 to 10 minutes by their defaults.
+const maxIdle = 3 * time.Minute
+
+// usable reports whether the connection is worth asking over.
+func (cn *conn) usable() bool {
+	return cn != nil && !cn.broken && time.Since(cn.used) < maxIdle
 }
 
 // ask is roundTrip within request_timeout, with errors that say what they most likely mean.

@@ -47,7 +47,8 @@ type delivery struct {
 	s       *Sink
 	batch   []core.Item
 	queues  map[target]*queue
-	aside   map[int]bool // items that are on their way to the dead-letter topic instead
+	unknown map[string]error // topics that could not be made known
+	aside   map[int]bool     // items that are on their way to the dead-letter topic instead
 	failed  map[int]error
 	trouble error // the last thing that made a round wait
 
@@ -96,7 +97,14 @@ func (d *delivery) discover(ctx context.Context, t topic) error {
 	if !slices.Contains(streams, t.stream) && t.stream != core.StreamRaw {
 		return core.Permanent(fmt.Errorf("no topic for stream %q", t.stream))
 	}
-	return d.s.cl.ensure(ctx, []topic{t})
+	if err := d.unknown[t.name]; err != nil {
+		return err
+	}
+	err := d.s.cl.ensure(ctx, []topic{t})
+	if err != nil {
+		d.unknown[t.name] = err
+	}
+	return err
 }
 
 func (d *delivery) queue(to target) *queue {
@@ -108,8 +116,8 @@ func (d *delivery) queue(to target) *queue {
 	return q
 }
 
-// timestamp is when the gateway received what the record tells of: the switch's clock may run ahead of what brokers
-// accept.
+// timestamp is when the gateway received what the record tells of: the switch's clock may be anywhere. It is never
+// ahead of now, for brokers refuse what is.
 func timestamp(it *core.Item) int64 {
 	var t call.Time
 	switch {
@@ -118,10 +126,11 @@ func timestamp(it *core.Item) int64 {
 	case it.Dead != nil:
 		t = it.Dead.Received
 	}
+	now := time.Now().UnixMilli()
 	if t == 0 {
-		return time.Now().UnixMilli()
+		return now
 	}
-	return int64(t / call.Millisecond)
+	return min(int64(t/call.Millisecond), now)
 }
 
 // run produces until all is acknowledged, failed, or ctx ends.
@@ -172,8 +181,25 @@ func (d *delivery) packAll() {
 		q.sent = d.take(q)
 		q.tried, q.doubt = false, false
 		var err error
-		q.packed, err = d.s.pack.pack(nil, q.recs[:q.sent], d.s.by, d.s.sequence(q.to))
+		q.packed, err = d.s.pack.pack(d.s.buffer(), q.recs[:q.sent], d.s.by, d.s.sequence(q.to))
 		q.err = err
+	}
+}
+
+// buffer gives an empty buffer for a batch, one that was used before if there is one.
+func (s *Sink) buffer() []byte {
+	if n := len(s.free); n > 0 {
+		b := s.free[n-1]
+		s.free = s.free[:n-1]
+		return b[:0]
+	}
+	return make([]byte, 0, 64<<10)
+}
+
+// recycle keeps up to 64 buffers of up to 1 MiB for later batches.
+func (s *Sink) recycle(b []byte) {
+	if len(s.free) < 64 && cap(b) <= 1<<20 {
+		s.free = append(s.free, b)
 	}
 }
 

@@ -48,7 +48,7 @@ func judge(err error) answer {
 		return accepted
 	case kafkago.OutOfOrderSequenceNumber, kafkago.UnknownProducerId, codeInvalidProducerEpoch, kafkago.InvalidProducerIDMapping:
 		return resequence
-	case kafkago.MessageSizeTooLarge, kafkago.RecordListTooLarge, kafkago.InvalidRecord, kafkago.InvalidTimestamp:
+	case kafkago.MessageSizeTooLarge, kafkago.RecordListTooLarge, kafkago.InvalidRecord:
 		return tooLarge
 	case kafkago.Unknown, kafkago.BrokerNotAvailable, kafkago.ReplicaNotAvailable:
 		return again

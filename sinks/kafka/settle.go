@@ -56,6 +56,7 @@ func (d *delivery) accept(q *queue) {
 	if d.s.by != noProducer {
 		d.s.seqs[q.to] = int32((int64(d.s.seqs[q.to]) + int64(q.sent)) & math.MaxInt32)
 	}
+	d.s.recycle(q.packed)
 	q.recs, q.packed, q.sent, q.limit = q.recs[q.sent:], nil, 0, 0
 	if len(q.recs) == 0 {
 		delete(d.queues, q.to)

@@ -27,6 +27,7 @@ type Sink struct {
 	value   []byte               // scratch for one item's value
 	headers []cloudevents.Header // and for its headers
 	arena   []byte               // the records of one Write
+	free    [][]byte             // buffers for packed batches
 
 	by       producer
 	seqs     map[target]int32 // next sequence number of each partition
@@ -120,7 +121,8 @@ func (s *Sink) Write(ctx context.Context, batch []core.Item) error {
 	defer cancel()
 	defer context.AfterFunc(s.base, cancel)()
 
-	d := delivery{s: s, batch: batch, queues: make(map[target]*queue)}
+	s.cl.refreshOld(ctx)
+	d := delivery{s: s, batch: batch, queues: make(map[target]*queue), unknown: make(map[string]error)}
 	d.enqueue(ctx)
 	d.run(ctx)
 	s.enc.Reset()

@@ -377,3 +377,90 @@ func TestWithoutProducerIDs(t *testing.T) {
 		t.Errorf("%d records, %v", len(got), err)
 	}
 }
+
+// A fault that holds up one partition must not hold up the others, and comes out as exactly the items it kept back.
+func TestOnePartitionOutOfOrderLeavesTheOthersAlone(t *testing.T) {
+	f := newFake(t)
+	defer f.Close()
+	cfg := f.config()
+	cfg.WriteTimeout = 700 * time.Millisecond
+	s := open(t, cfg)
+	defer s.Close(t.Context())
+	fault := f.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "cti.events.v1", Partitions: []int32{1}, Err: kerr.NotEnoughReplicas, Count: -1})
+	items := sinkItems(100)
+	err := s.Write(t.Context(), items)
+	var be *core.BatchError
+	if !errors.As(err, &be) {
+		t.Fatalf("got %v, want a BatchError", err)
+	}
+	var failed []core.Item
+	for i, it := range items {
+		if (be.Failed[i] != nil) != (partition(it.Key, 3) == 1) {
+			t.Errorf("item %d, key %s, partition %d: failed %v", i, it.Key, partition(it.Key, 3), be.Failed[i])
+		}
+		if be.Failed[i] != nil {
+			failed = append(failed, it)
+			if core.IsPermanent(be.Failed[i]) || !strings.Contains(be.Failed[i].Error(), "Not Enough Replicas") {
+				t.Errorf("item %d: %v, want the broker's reason, retryable", i, be.Failed[i])
+			}
+		}
+	}
+	fault.Remove()
+	if err := s.Write(t.Context(), failed); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := f.records(); err != nil || len(got) != 100 {
+		t.Errorf("%d records, %v", len(got), err)
+	}
+}
+
+// Connections that lay idle are replaced before use, so that quiet nights make no warnings.
+func TestIdleConnectionsAreReplaced(t *testing.T) {
+	f := newFake(t)
+	defer f.Close()
+	s := open(t, f.config())
+	defer s.Close(t.Context())
+	if err := s.Write(t.Context(), sinkItems(50)); err != nil {
+		t.Fatal(err)
+	}
+	old := map[int32]*conn{}
+	for id, cn := range s.cl.conns {
+		old[id] = cn
+		cn.used = cn.used.Add(-maxIdle)
+		cn.net.Close()
+	}
+	if err := s.Write(t.Context(), sinkItems(50)); err != nil || s.Stats().Retried != 0 {
+		t.Errorf("%v, %d retries, want none", err, s.Stats().Retried)
+	}
+	for id, cn := range s.cl.conns {
+		if cn == old[id] {
+			t.Errorf("broker %d: the idle connection was used", id)
+		}
+	}
+}
+
+func TestMorePartitionsAreNoticed(t *testing.T) {
+	f := newFake(t)
+	defer f.Close()
+	s := open(t, f.config())
+	defer s.Close(t.Context())
+	if err := f.DeleteTopic("cti.events.v1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.CreateTopic("cti.events.v1", 9, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.cl.learned = s.cl.learned.Add(-maxAge)
+	if err := s.Write(t.Context(), sinkItems(200)); err != nil {
+		t.Fatal(err)
+	}
+	got, err := f.records()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range got {
+		if want := partition(string(r.Key), 9); r.Partition != want {
+			t.Errorf("key %s is on partition %d, want %d", r.Key, r.Partition, want)
+		}
+	}
+}

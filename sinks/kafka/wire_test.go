@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/core/call"
 	"github.com/ctigate/ctigate/sinks/cloudevents"
 	kafkago "github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/compress"
@@ -86,15 +88,25 @@ func TestRecordTimeIsWhenWeReceivedIt(t *testing.T) {
 	defer f.Close()
 	s := open(t, f.config())
 	defer s.Close(t.Context())
-	items := sinkItems(3)
+	items := sinkItems(4)
+	for i := range items[:3] {
+		items[i].Event.Time.Received = call.At(time.Date(2025, 1, 2, 3, 4, i, 5e6, time.UTC))
+	}
+	items[3].Event.Time.Received = call.At(time.Now().Add(48 * time.Hour))
 	if err := s.Write(t.Context(), items); err != nil {
 		t.Fatal(err)
 	}
 	got, err := f.records()
-	if err != nil || len(got) != 3 {
+	if err != nil || len(got) != 4 {
 		t.Fatalf("got %d records, %v", len(got), err)
 	}
 	for _, r := range got {
+		if header(r, "ce_id") == items[3].Event.ID {
+			if r.Timestamp.After(time.Now()) {
+				t.Errorf("record time %s is ahead of now, which brokers refuse", r.Timestamp)
+			}
+			continue
+		}
 		want := header(r, "ce_recordedtime")
 		if have := r.Timestamp.UTC().Format("2006-01-02T15:04:05.000"); !strings.HasPrefix(want, have) {
 			t.Errorf("record time %s, recordedtime %s", have, want)
