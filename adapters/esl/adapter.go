@@ -31,9 +31,9 @@ const (
 var subscribed = []string{
 	"CHANNEL_CREATE", "CHANNEL_ORIGINATE", "CHANNEL_PROGRESS", "CHANNEL_PROGRESS_MEDIA", "CHANNEL_ANSWER",
 	"CHANNEL_BRIDGE", "CHANNEL_UNBRIDGE", "CHANNEL_HOLD", "CHANNEL_UNHOLD", "CHANNEL_PARK", "CHANNEL_UNPARK",
-	"CHANNEL_EXECUTE_COMPLETE", "CHANNEL_HANGUP", "CHANNEL_HANGUP_COMPLETE", "CHANNEL_DESTROY",
+	"CHANNEL_EXECUTE", "CHANNEL_EXECUTE_COMPLETE", "CHANNEL_HANGUP_COMPLETE", "CHANNEL_DESTROY",
 	"CALL_UPDATE", "CODEC", "DTMF", "HEARTBEAT", "BACKGROUND_JOB",
-	"CUSTOM", "callcenter::info", "fifo::info", "conference::maintenance", "valet_parking::info",
+	"CUSTOM", "callcenter::info", "fifo::info", "conference::maintenance", "valet_parking::info", "sofia::reinvite",
 }
 
 // Adapter reads one FreeSWITCH link. It implements core.Adapter and core.Checker.

@@ -30,7 +30,7 @@ const (
 
 // fakeSwitch answers as mod_event_socket does, byte for byte, and lets a test write what it likes.
 type fakeSwitch struct {
-	t         *testing.T
+	t         testing.TB
 	greeting  string                         // sent first
 	answers   map[string]string              // api command and arguments → output
 	onCommand func(s *peer, cmd string) bool // true when it answered
@@ -47,7 +47,7 @@ type peer struct {
 	mu sync.Mutex
 }
 
-func newFakeSwitch(t *testing.T) *fakeSwitch {
+func newFakeSwitch(t testing.TB) *fakeSwitch {
 	return &fakeSwitch{t: t, greeting: "Content-Type: auth/request\n\n", answers: map[string]string{
 		"global_getvar core_uuid":      testCore,
 		"version":                      "FreeSWITCH Version 1.10.12-release+git~20240802T210227Z~a88d069d6f~64bit (git a88d069 2024-08-02 21:02:27Z 64bit)\n",
@@ -324,14 +324,14 @@ func (r *running) ends(t *testing.T) error {
 	}
 }
 
-// recordedFrame is one line of esl.jsonl.
-type recordedFrame struct {
+// wireFrame is one line of esl.jsonl.
+type wireFrame struct {
 	Head map[string]string `json:"head"`
 	Body string            `json:"body"`
 }
 
 // recording reads the frames of one scenario of the recordings; kind is freeswitch or freeswitch-plain.
-func recording(t testing.TB, kind, scenario string) []recordedFrame {
+func recording(t testing.TB, kind, scenario string) []wireFrame {
 	t.Helper()
 	f, err := os.Open(filepath.Join("..", "adaptertest", "traces", kind, scenario, "esl.jsonl.gz"))
 	if err != nil {
@@ -342,9 +342,9 @@ func recording(t testing.TB, kind, scenario string) []recordedFrame {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var frames []recordedFrame
+	var frames []wireFrame
 	for d := json.NewDecoder(z); ; {
-		var r recordedFrame
+		var r wireFrame
 		if err := d.Decode(&r); errors.Is(err, io.EOF) {
 			return frames
 		} else if err != nil {
@@ -354,6 +354,6 @@ func recording(t testing.TB, kind, scenario string) []recordedFrame {
 	}
 }
 
-func (r recordedFrame) wire() string {
+func (r wireFrame) wire() string {
 	return fmt.Sprintf("Content-Length: %d\nContent-Type: %s\n\n%s", len(r.Body), r.Head["Content-Type"], r.Body)
 }

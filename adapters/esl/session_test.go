@@ -1,6 +1,7 @@
 package esl
 
 import (
+	"context"
 	"errors"
 	"net"
 	"slices"
@@ -69,6 +70,55 @@ func checkSubscription(t *testing.T, commands []string) {
 		if (i > custom) != strings.Contains(w, "::") {
 			t.Errorf("%s stands on the wrong side of CUSTOM in %q", w, commands[1])
 		}
+	}
+}
+
+// TestSubscriptionIsWhatTheNormalizerReads holds that nothing the model needs is left out, and nothing else is asked for.
+func TestSubscriptionIsWhatTheNormalizerReads(t *testing.T) {
+	own := []string{"HEARTBEAT", "BACKGROUND_JOB"} // the session's own
+	for name := range wanted {
+		if !slices.Contains(subscribed, name) {
+			t.Errorf("%s is not subscribed to", name)
+		}
+	}
+	for _, name := range subscribed {
+		if !want(name) && !slices.Contains(own, name) && !strings.Contains(name, "::") {
+			t.Errorf("%s is subscribed to for nothing", name)
+		}
+	}
+	n := newNormalizer(options{}, quietly)
+	for _, scenario := range []string{"queue_answered", "conference", "hold_retrieve", "agent_states", "attended_transfer"} {
+		for _, f := range recording(t, "freeswitch", scenario) {
+			got, err := n.event([]byte(f.Body), true, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			subclass := string(headerOf([]byte(f.Body), true, "Event-Subclass"))
+			if len(got.Observations) > 0 && subclass != "" && !slices.Contains(subscribed, subclass) {
+				t.Errorf("%s is not subscribed to", subclass)
+			}
+		}
+	}
+}
+
+func TestBadEventInAGoodFrameIsADeadLetter(t *testing.T) {
+	for _, bad := range []string{`{"Event-Name":"DTMF",`, `not json`, `[]`, "\xff\xfe", ``} {
+		t.Run(bad, func(t *testing.T) {
+			sw := newFakeSwitch(t)
+			sw.afterStart(func(p *peer) {
+				p.event(bad)
+				p.event(event1("DTMF", 2))
+			})
+			r := run(t, testConfig(sw.listen()))
+			r.next(t, "up")
+			r.next(t, "frame")
+			if d := r.next(t, "dead").dead; string(d.Raw) != bad || !strings.Contains(d.Reason, "reading event: ") || d.Received.IsZero() {
+				t.Errorf("dead letter %+v", d)
+			}
+			if f := r.next(t, "frame").frame; f.Type != "DTMF" {
+				t.Errorf("the event after it is %+v", f)
+			}
+		})
 	}
 }
 
@@ -289,3 +339,52 @@ func TestLastWordsAreReadAfterAFailedWrite(t *testing.T) {
 type brokenWriter struct{ net.Conn }
 
 func (brokenWriter) Write([]byte) (int, error) { return 0, syscall.EPIPE }
+
+// sink is an Emitter that only counts frames.
+type sink struct {
+	recorder
+	want int
+	all  chan struct{} // closed at frame number want
+}
+
+func (s *sink) Frame(core.Frame) error {
+	if s.want--; s.want == 0 {
+		close(s.all)
+	}
+	return nil
+}
+func (s *sink) Up(core.Instance) error       { return nil }
+func (s *sink) Clock(core.ClockSample) error { return nil }
+func (s *sink) Gap(string) error             { return nil }
+
+// BenchmarkSession is the way of an event from a loopback socket to the router's door, with its observations.
+func BenchmarkSession(b *testing.B) {
+	var wire []string
+	for _, f := range recording(b, "freeswitch", "twenty_overlapping_calls") {
+		if slices.Contains(subscribed, string(headerOf([]byte(f.Body), true, "Event-Name"))) {
+			wire = append(wire, f.wire())
+		}
+	}
+	all := strings.Join(wire, "")
+	send := make(chan struct{})
+	sw := newFakeSwitch(b)
+	sw.afterStart(func(p *peer) {
+		<-send
+		for sent := 0; sent < b.N; sent += len(wire) {
+			p.write(all)
+		}
+	})
+	cfg := testConfig(sw.listen())
+	a := newAdapter("fs1", cfg, core.Env{})
+	ctx, stop := context.WithCancel(b.Context())
+	s := &sink{want: b.N, all: make(chan struct{}), recorder: recorder{count: map[string]int{}}}
+	done := make(chan error, 1)
+	b.ReportAllocs()
+	b.ResetTimer()
+	go func() { done <- a.Run(ctx, s) }()
+	close(send)
+	<-s.all
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+	stop()
+	<-done
+}

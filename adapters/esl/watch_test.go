@@ -35,8 +35,8 @@ func TestContinuityOnTheRecordings(t *testing.T) {
 			t.Errorf("%s: nothing read: %+v", d.Name(), c)
 		}
 	}
-	if events != 1047 || inversions != 10 {
-		t.Errorf("%d subscribed events with %d inversions, want 1047 with 10", events, inversions)
+	if events != 1037 || inversions != 10 {
+		t.Errorf("%d subscribed events with %d inversions, want 1037 with 10", events, inversions)
 	}
 }
 
