@@ -36,9 +36,9 @@ func complete(c *chanState, typ string) bool {
 	case "ChannelCreated":
 		return false
 	case "ChannelVarset":
-		return c.create.Inbound && c.create.SIPCallID != ""
+		return c.inbound && c.create.SIPCallID != ""
 	case "ChannelDialplan", "ChannelCallerId", "ChannelConnectedLine", "DeviceStateChanged":
-		return c.create.Inbound
+		return c.inbound
 	}
 	return true
 }
@@ -59,9 +59,11 @@ func (n *normalizer) know(ch *channel, typ string) *chanState {
 		return nil
 	}
 	c := &chanState{id: ch.ID, held: true, since: n.received, create: n.creation(ch)}
+	c.inbound = c.create.Inbound
 	if typ != "ChannelCreated" {
 		c.create.Unseen = true
-		c.create.Inbound = ch.State != "Down" && ch.State != "Ringing" && !strings.HasPrefix(ch.Dialplan.AppName, "AppDial")
+		c.inbound = ch.State != "Down" && ch.State != "Ringing" && !strings.HasPrefix(ch.Dialplan.AppName, "AppDial")
+		c.create.Inbound = c.inbound
 		if at := parseTime(ch.Created); at != 0 {
 			c.create.At = at
 		}
@@ -71,8 +73,8 @@ func (n *normalizer) know(ch *channel, typ string) *chanState {
 }
 
 // creation is the observation of a channel's beginning, as far as the channel shows it.
-func (n *normalizer) creation(ch *channel) call.Observation {
-	o := call.Observation{
+func (n *normalizer) creation(ch *channel) *call.Observation {
+	o := &call.Observation{
 		Kind: call.LegCreated, Leg: ch.ID, Link: ch.Vars.LinkedID, At: n.at, Received: n.received, Native: n.native,
 		Number: ch.Caller.Number, Name: ch.Caller.Name, SIPCallID: ch.ProtocolID, Inbound: ch.State == "Ring" || ch.State == "Rsrvd",
 	}
@@ -91,8 +93,9 @@ func (n *normalizer) release(c *chanState) {
 	c.held = false
 	delete(n.pending, c.id)
 	c.named = c.create.Number != ""
-	c.dialed = c.create.Dialed != "" && c.create.Inbound
-	n.out = append(n.out, c.create)
+	c.root = c.create.Parent == "" && !c.inbound
+	n.out = append(n.out, *c.create)
+	c.create = nil
 	n.retryWaiting(c.id)
 }
 
@@ -170,9 +173,8 @@ func (n *normalizer) snapshotChannel(ch *channel, b *bridge) {
 		n.release(c)
 	}
 	n.emit(call.SnapshotLeg, c.id, func(o *call.Observation) {
-		o.Inbound, o.Link, o.Number, o.Name = c.create.Inbound, c.create.Link, c.create.Number, c.create.Name
-		o.User, o.Device, o.SIPCallID, o.Dialed = c.create.User, c.create.Device, ch.ProtocolID, c.create.Dialed
-		o.Value, o.Native.ID = snapshotState(ch, c), "snapshot:"+ch.ID+":"+n.received.String()
+		o.Inbound, o.SIPCallID, o.Value = c.inbound, ch.ProtocolID, snapshotState(ch, c)
+		o.Native.ID = "snapshot:" + ch.ID + ":" + n.received.String()
 		if b != nil && b.Type != "holding" {
 			o.Bridge, o.Conference = b.ID, b.conference()
 		}
@@ -185,7 +187,7 @@ func snapshotState(ch *channel, c *chanState) string {
 	switch {
 	case ch.State == "Up":
 		return "up"
-	case ch.State == "Ringing" && !c.create.Inbound:
+	case ch.State == "Ringing" && !c.inbound:
 		return string(call.Alerting)
 	}
 	return string(call.Initiated)

@@ -12,14 +12,15 @@ import (
 // What a channel's creation lacks (SIP Call-ID, caller, who dialed it) comes a few events later, within a millisecond,
 // so a creation is held back until then, at most holdFor.
 type normalizer struct {
-	opt     options
-	count   func(name string, n int)
-	chans   map[string]*chanState
-	pending map[string]*chanState // whose creation is held back
-	gone    []string              // destroyed channels, oldest first, remembered for what AMI says late
-	dialEnd map[string]string     // AMI: how the dial to a channel ended
-	waiting []waitingAMI          // AMI: about channels that ARI has not shown yet
-	leaving []string              // AMI: channels that left a queue for a reason not told yet
+	opt      options
+	count    func(name string, n int)
+	chans    map[string]*chanState
+	pending  map[string]*chanState // whose creation is held back
+	gone     []string              // destroyed channels, oldest first, remembered for what AMI says late
+	dialEnd  map[string]string     // AMI: how the dial to a channel ended
+	waiting  []waitingAMI          // AMI: about channels that ARI has not shown yet
+	interned map[string]string
+	leaving  []string // AMI: channels that left a queue for a reason not told yet
 
 	out      []call.Observation
 	native   call.Native
@@ -35,17 +36,19 @@ type options struct {
 
 // chanState is what must be remembered of a channel.
 type chanState struct {
-	id      string
-	create  call.Observation
-	held    bool // creation not emitted yet
-	since   call.Time
+	native  string // codec as Asterisk writes it
+	held    bool   // creation not emitted yet
+	inbound bool
+	root    bool // outbound, and nobody's second leg: a call began with it
 	gone    bool
+	named   bool // its own caller id is known
+	dialed  bool // what it dials is known
+	id      string
 	codec   string
 	rate    int
 	codecAt call.Time
-	native  string    // as Asterisk writes it
-	named   bool      // its own caller id is known
-	dialed  bool      // what it dials is known
+	create  *call.Observation // while held
+	since   call.Time
 	leftAt  call.Time // AMI: when it left its queue, until the reason is known
 	queue   string
 }
@@ -65,6 +68,7 @@ func newNormalizer(opt options, count func(name string, n int)) *normalizer {
 	}
 	return &normalizer{
 		opt: opt, count: count, chans: map[string]*chanState{}, pending: map[string]*chanState{}, dialEnd: map[string]string{},
+		interned: map[string]string{},
 	}
 }
 
@@ -187,7 +191,7 @@ func (n *normalizer) channelEvent(ev *event, c *chanState) {
 func (n *normalizer) stateChange(ch *channel, c *chanState) {
 	switch ch.State {
 	case "Ringing":
-		if !c.create.Inbound {
+		if !c.inbound {
 			n.emit(call.LegAlerting, c.id)
 		}
 	case "Up":
@@ -217,7 +221,7 @@ func (n *normalizer) varset(ev *event, c *chanState) {
 
 // learn completes what is known of the leg that a call began with.
 func (n *normalizer) learn(ch *channel, c *chanState) {
-	if c.held || c.create.Parent != "" || c.create.Inbound {
+	if c.held || !c.root {
 		return
 	}
 	var o call.Observation
@@ -238,12 +242,24 @@ func dialedExten(e string) bool { return e != "" && e != "s" && e != "h" && e !=
 // media reports a change of codec.
 func (n *normalizer) media(ch *channel, c *chanState) {
 	name, rate := ch.codec()
-	c.native = ch.Vars.Native
+	c.native = n.intern(ch.Vars.Native)
 	if name == "" || c.held || name == c.codec && rate == c.rate || n.at <= c.codecAt {
 		return // the last: events are not in the order of their times, and an older one shows an older codec
 	}
 	c.codec, c.rate, c.codecAt = name, rate, n.at
 	n.emit(call.LegMedia, c.id, func(o *call.Observation) { o.Value, o.Count = name, rate })
+}
+
+// intern keeps one copy of a string that most channels share.
+func (n *normalizer) intern(s string) string {
+	const maxInterned = 256
+	if k, ok := n.interned[s]; ok {
+		return k
+	}
+	if len(n.interned) < maxInterned {
+		n.interned[s] = s
+	}
+	return s
 }
 
 // dial handles Dial: who calls whom, and a diversion being followed.
