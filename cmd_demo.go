@@ -57,7 +57,7 @@ Ends with Ctrl-C or after --for, and sums up what was delivered.`,
 	fl := cmd.Flags()
 	fl.DurationVar(&f.length, "for", 0, "end by itself after `TIME`, such as 30s")
 	fl.Float64Var(&f.rate, "rate", 1, "new calls a second, on each switch")
-	fl.Float64Var(&f.speed, "speed", 1, "how many times faster than life people ring, wait and talk")
+	fl.Float64Var(&f.speed, "speed", 4, "how many times faster than life people ring, wait and talk")
 	fl.Uint64Var(&f.seed, "seed", 1, "the same calls for the same `SEED`")
 	fl.IntVar(&f.port, "kafka-port", 9092, "`PORT` of the broker on 127.0.0.1; another when it is taken")
 	fl.StringVar(&f.listen, "listen", "127.0.0.1:0", "`HOST:PORT` of /metrics, /healthz and /readyz, or off")
@@ -160,7 +160,7 @@ func demoConfig(f demoFlags, b *broker, pbx *switches) *configs.Config {
 	freeswitch.Address, freeswitch.Password = pbx.freeswitch.Addr(), core.NewSecret(demoPassword)
 	sink := kafka.NewConfig()
 	sink.Brokers, sink.Partitions = []string{b.addr}, brokerPartitions
-	cfg.Switches = []configs.Switch{{ID: "asterisk", Kind: "ari", Config: asterisk}, {ID: "freeswitch", Kind: "esl", Config: freeswitch}}
+	cfg.Switches = []configs.Switch{{ID: "ast-sim", Kind: "ari", Config: asterisk}, {ID: "fs-sim", Kind: "esl", Config: freeswitch}}
 	cfg.Sinks = []configs.Sink{{Name: "kafka", Kind: "kafka", WhenFull: configs.Block, Config: sink}}
 	cfg.Enrich = configs.Enrich{DefaultRegion: "US"}
 	cfg.Telemetry.Listen = f.listen

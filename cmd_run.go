@@ -132,8 +132,9 @@ func reload(ctx context.Context, g *gateway, w *watch, path string) {
 	}
 }
 
+// isTrouble tells warnings and errors among the lines of any log format.
 func isTrouble(line string) bool {
-	for _, mark := range []string{"level=WARN", "level=ERROR", `"level":"WARN"`, `"level":"ERROR"`} {
+	for _, mark := range []string{" WARN  ", " ERROR ", "level=WARN", "level=ERROR", `"level":"WARN"`, `"level":"ERROR"`} {
 		if strings.Contains(line, mark) {
 			return true
 		}

@@ -324,10 +324,20 @@ func TestLogFormats(t *testing.T) {
 	if got := b.String(); strings.Contains(got, "no") || !strings.Contains(got, `"took":"1.5s"`) {
 		t.Errorf("log %s", got)
 	}
+	b.Reset()
+	screen := newScreenLog(&b, new(slog.LevelVar)).With("link", "pbx1")
+	screen.Warn("link down", "error", "a b")
+	screen.Debug("no")
+	if got := b.String(); len(got) < 9 || got[8:] != " WARN  link down  link=pbx1 error=\"a b\"\n" || !isTrouble(got) {
+		t.Errorf("screen log %q", got)
+	}
 	for _, f := range []logFlags{{level: "loud"}, {format: "xml"}} {
 		if err := f.apply(&configs.Log{}); err == nil {
 			t.Errorf("%+v accepted", f)
 		}
+	}
+	if shortVersion("22.10.1+dfsg~x") != "22.10.1" || shortVersion("") != "" {
+		t.Error("versions are not shortened")
 	}
 	if !isTrouble("time=x level=WARN msg=y") || isTrouble("time=x level=INFO msg=WARN") {
 		t.Error("trouble is not told from the rest")

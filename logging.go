@@ -1,11 +1,15 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -51,22 +55,55 @@ func newLog(out io.Writer, c configs.Log, level *slog.LevelVar) *slog.Logger {
 	return slog.New(slog.NewTextHandler(out, o))
 }
 
-// newScreenLog is for the few lines under a table: the time of day, the level when it matters, and what happened.
+// screenHandler writes lines for people: the time of day, the level, what happened, and the rest as key=value.
+type screenHandler struct {
+	slog.Handler // writes the attributes to buf
+	mu           *sync.Mutex
+	buf          *bytes.Buffer
+	out          io.Writer
+}
+
 func newScreenLog(out io.Writer, level *slog.LevelVar) *slog.Logger {
-	return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level, ReplaceAttr: shortTime}))
+	buf := &bytes.Buffer{}
+	inner := slog.NewTextHandler(buf, &slog.HandlerOptions{Level: level, ReplaceAttr: onlyAttrs})
+	return slog.New(&screenHandler{inner, &sync.Mutex{}, buf, out})
+}
+
+// onlyAttrs drops what screenHandler writes itself.
+func onlyAttrs(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey || a.Key == slog.MessageKey) {
+		return slog.Attr{}
+	}
+	return a
+}
+
+// Handle writes one line.
+func (h *screenHandler) Handle(ctx context.Context, r slog.Record) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.buf.Reset()
+	fmt.Fprintf(h.buf, "%s %-5s %s  ", r.Time.Format(time.TimeOnly), r.Level, r.Message)
+	if err := h.Handler.Handle(ctx, r); err != nil {
+		return err
+	}
+	_, err := h.out.Write(append(bytes.TrimRight(h.buf.Bytes(), " \n"), '\n'))
+	return err
+}
+
+// WithAttrs keeps attrs for every line.
+func (h *screenHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &screenHandler{h.Handler.WithAttrs(attrs), h.mu, h.buf, h.out}
+}
+
+// WithGroup puts what follows in a group.
+func (h *screenHandler) WithGroup(name string) slog.Handler {
+	return &screenHandler{h.Handler.WithGroup(name), h.mu, h.buf, h.out}
 }
 
 // durationText writes durations as 1.5s, as text logs do, and not as nanoseconds.
 func durationText(_ []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindDuration {
 		return slog.String(a.Key, a.Value.Duration().String())
-	}
-	return a
-}
-
-func shortTime(groups []string, a slog.Attr) slog.Attr {
-	if len(groups) == 0 && a.Key == slog.TimeKey {
-		return slog.String("time", a.Value.Time().Format("15:04:05"))
 	}
 	return a
 }

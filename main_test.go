@@ -36,7 +36,7 @@ func write(t *testing.T, text string) string {
 }
 
 func TestExitCodesAndMessages(t *testing.T) {
-	bad := write(t, "switches:\n  - {id: a, kind: esl, adrss: 127.0.0.1}\nlog: {level: loud}\n")
+	bad := write(t, "switches:\n  - {id: a, kind: esl, addresses: 127.0.0.1}\nlog: {level: loud}\n")
 	tests := []struct {
 		args string
 		code int
@@ -48,7 +48,7 @@ func TestExitCodesAndMessages(t *testing.T) {
 		{"nope", exitUsage, `unknown command "nope"`},
 		{"run", exitUsage, `required flag(s) "config" not set`},
 		{"run -c /nowhere.yaml", exitUsage, "reading configuration: open /nowhere.yaml: no such file"},
-		{"run -c " + bad, exitUsage, "ctigate.yaml:2: switches[0].adrss: unknown key; did you mean address?"},
+		{"run -c " + bad, exitUsage, "ctigate.yaml:2: switches[0].addresses: unknown key; did you mean address?"},
 		{"check -c " + bad, exitUsage, `ctigate.yaml:3: log.level: "loud" must be one of`},
 		{"config print -c " + bad, exitUsage, "did you mean address?"},
 		{"replay --kind ari", exitUsage, "accepts 1 arg(s), received 0"},

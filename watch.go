@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -189,11 +190,19 @@ func linkDetail(l router.LinkStatus) string {
 		return l.LastError
 	}
 	about := l.Kind
-	if l.Version != "" {
-		about += " " + l.Version
+	if v := shortVersion(l.Version); v != "" {
+		about += " " + v
 	}
 	for _, m := range l.Missing {
 		about += "   no " + m
 	}
 	return about
+}
+
+// shortVersion is a version without what the packager or the build added: 22.10.1, 1.10.12-release.
+func shortVersion(v string) string {
+	if i := strings.IndexAny(v, "+~ "); i >= 0 {
+		v = v[:i]
+	}
+	return v
 }

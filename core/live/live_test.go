@@ -213,9 +213,14 @@ func TestTextHelpers(t *testing.T) {
 			t.Errorf("clock(%v) = %s", in, got)
 		}
 	}
-	for in, want := range map[float64]string{0: "0.0 ms", -4: "-4.0 ms", 12.6: "13 ms", 1500: "1.5 s", 600_000: "10 min"} {
+	for in, want := range map[float64]string{0: "0.0 ms", -4: "-4.0 ms", -0.4: "0.0 ms", 12.6: "13 ms", 1500: "1.5 s", 600_000: "10 min"} {
 		if got := span(in); got != want {
 			t.Errorf("span(%v) = %s", in, got)
+		}
+	}
+	for in, want := range map[float64]string{0.42: "+0.4 ms", -2: "-2.0 ms", -0.04: "0.0 ms"} {
+		if got := offset(in); got != want {
+			t.Errorf("offset(%v) = %s", in, got)
 		}
 	}
 	for in, want := range map[uint64]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567"} {

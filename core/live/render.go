@@ -98,9 +98,17 @@ func linkLine(l Link, wide, width int, p painter) string {
 	}
 	about := l.Detail
 	if l.Up && l.ClockKnown {
-		about = fmt.Sprintf("clock %+.1f ms ±%.1f   %s", l.OffsetMS, l.UncertaintyMS, l.Detail)
+		about = fmt.Sprintf("clock %s ±%.1f   %s", offset(l.OffsetMS), l.UncertaintyMS, l.Detail)
 	}
 	return status("link", l.ID, word, code, about, wide, width, p)
+}
+
+// offset writes a clock offset with its sign; one that rounds to nothing has none.
+func offset(ms float64) string {
+	if ms > -0.05 && ms < 0.05 {
+		return "0.0 ms"
+	}
+	return fmt.Sprintf("%+.1f ms", ms)
 }
 
 func sinkLine(s Sink, wide, width int, p painter) string {

@@ -96,6 +96,9 @@ func clock(d time.Duration) string {
 
 // span writes milliseconds in few characters: 3 ms, 1.2 s, 4 min.
 func span(ms float64) string {
+	if ms < 0 && ms > -1 { // within what any clock measurement can tell
+		ms = 0
+	}
 	switch a := max(ms, -ms); {
 	case a < 9.95:
 		return fmt.Sprintf("%.1f ms", ms)
