@@ -90,6 +90,9 @@ func (a *Asterisk) Wait() {
 	a.close()
 }
 
+// Done is closed when Options.MaxCalls calls have ended.
+func (a *Asterisk) Done() <-chan struct{} { return a.eng.done }
+
 // Place starts one call of a script (see Scripts) now.
 func (a *Asterisk) Place(script string) error { return a.eng.placeNow(a.ctx, script) }
 

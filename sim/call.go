@@ -97,6 +97,9 @@ func (c *simCall) drawWaits() []int64 {
 	return out
 }
 
+// patience is how long a caller waits at most for an agent to become free, in microseconds; then one takes a second call.
+const patience = 240 * second
+
 // hire gives the call its agents. A queued call waits for one who is free; a direct one goes to who is free soonest.
 func (c *simCall) hire(sp script, waits []int64, wanted []*agent) {
 	c.stretch(waits)
@@ -113,7 +116,7 @@ func (c *simCall) hire(sp script, waits []int64, wanted []*agent) {
 	if sp.queued && len(c.staff) > 0 {
 		for i, s := range c.sc.spans {
 			if late := c.staff[0].free - c.warp(s.to); s.name == "wait" && late > 0 {
-				waits[i] += late
+				waits[i] += min(late, int64(patience/c.sw.opt.Speed))
 				c.stretch(waits)
 			}
 		}

@@ -50,11 +50,12 @@ type engine struct {
 	endedN  int64
 	skew    func() time.Duration
 	cmds    chan func()
+	done    chan struct{} // closed when MaxCalls calls have ended
 }
 
 func newEngine(kind string, opt Options, out output) *engine {
 	e := &engine{opt: opt, boot: opt.Now().UnixMicro(), kind: kind, out: out, scores: map[string]*score{}, staff: newStaff(opt.Agents),
-		mix: newMixer(opt.Mix), calls: map[int64]*simCall{}, cmds: make(chan func())}
+		mix: newMixer(opt.Mix), calls: map[int64]*simCall{}, cmds: make(chan func()), done: make(chan struct{})}
 	e.rng = rand.New(rand.NewPCG(opt.Seed, fnv(kind)))
 	e.side = rand.New(rand.NewPCG(opt.Seed, ^fnv(kind)))
 	e.globals[globalCore] = randomLike(e.rng, "16b894de-02df-4902-a4c3-17c2275ab1a2")
@@ -251,6 +252,9 @@ func (e *engine) finish(c *simCall) {
 	delete(e.calls, c.number)
 	e.endedN++
 	e.out.ended(c)
+	if e.endedN == int64(e.opt.MaxCalls) {
+		close(e.done)
+	}
 	if e.pending > 0 && !e.full() {
 		e.pending--
 		if _, err := e.place(e.mix.draw(e.rng), max(c.due, e.boot)); err != nil {

@@ -66,6 +66,9 @@ func (s *FreeSWITCH) Wait() {
 	s.close()
 }
 
+// Done is closed when Options.MaxCalls calls have ended.
+func (s *FreeSWITCH) Done() <-chan struct{} { return s.eng.done }
+
 // Place starts one call of a script (see Scripts) now.
 func (s *FreeSWITCH) Place(script string) error { return s.eng.placeNow(s.ctx, script) }
 

@@ -11,10 +11,11 @@ import (
 type read struct{ ari, ami, esl [][]byte }
 
 // playAsterisk runs opt to its end with one reader of each kind, and hands back what they got.
-func playAsterisk(t *testing.T, opt Options) (read, *Asterisk) {
+func playAsterisk(t *testing.T, opt Options, place ...string) (read, *Asterisk) {
 	t.Helper()
 	opt.Readers = 2
 	a := startAsterisk(t, opt)
+	placeAll(t, a, place)
 	_, ami := dialAMI(t, a.AMIAddr())
 	_, ari := dialARI(t, a.ARIAddr(), "gateway")
 	var out read
@@ -29,7 +30,7 @@ func playAsterisk(t *testing.T, opt Options) (read, *Asterisk) {
 			out.ami = append(out.ami, m)
 		}
 	}()
-	go a.closeWhenIdle(opt.MaxCalls)
+	go hangUp(&a.front, a.Done())
 	for {
 		op, p, err := readWS(ari)
 		if err != nil {
@@ -43,29 +44,29 @@ func playAsterisk(t *testing.T, opt Options) (read, *Asterisk) {
 	return out, a
 }
 
-func (a *Asterisk) closeWhenIdle(calls int) {
-	for n := int64(0); n < int64(calls); {
-		n = a.Stats().Ended
+func placeAll(t *testing.T, s interface{ Place(string) error }, names []string) {
+	t.Helper()
+	for _, n := range names {
+		if err := s.Place(n); err != nil {
+			t.Fatal(err)
+		}
 	}
-	for _, c := range a.list() {
+}
+
+// hangUp closes the connections of f once its calls are over.
+func hangUp(f *front, done <-chan struct{}) {
+	<-done
+	for _, c := range f.list() {
 		c.finish()
 	}
 }
 
-func (s *FreeSWITCH) closeWhenIdle(calls int) {
-	for n := int64(0); n < int64(calls); {
-		n = s.Stats().Ended
-	}
-	for _, c := range s.list() {
-		c.finish()
-	}
-}
-
-func playFreeSWITCH(t *testing.T, opt Options, events string) ([][]byte, *FreeSWITCH) {
+func playFreeSWITCH(t *testing.T, opt Options, events string, place ...string) ([][]byte, *FreeSWITCH) {
 	t.Helper()
 	s := startFreeSWITCH(t, opt)
+	placeAll(t, s, place)
 	_, r := dialESL(t, s.Addr(), events)
-	go s.closeWhenIdle(opt.MaxCalls)
+	go hangUp(&s.front, s.Done())
 	var out [][]byte
 	for {
 		h, b, err := readESL(r)

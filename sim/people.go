@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-var firstNames = []string{"Ada", "Alice", "Amir", "Beatriz", "Ben", "Carla", "Chen", "Dana", "Emil", "Fatima", "Grace", "Hugo", "Ines", "Jonas",
+var firstNames = []string{"Ada", "Agnes", "Amir", "Beatriz", "Ben", "Carla", "Chen", "Dana", "Emil", "Fatima", "Grace", "Hugo", "Ines", "Jonas",
 	"Keiko", "Lena", "Marco", "Nadia", "Omar", "Priya", "Quinn", "Rosa", "Sam", "Tariq", "Uma", "Viktor", "Wanda", "Ximena", "Yusuf", "Zoe"}
 
 var lastNames = []string{"Adams", "Berg", "Costa", "Dubois", "Evans", "Fischer", "Garcia", "Haddad", "Ito", "Jensen", "Khan", "Lopez", "Meyer",
@@ -19,7 +19,7 @@ func callerNumber(r *rand.Rand) string {
 	if r.IntN(8) == 0 {
 		return "447700900" + pad(r.IntN(1000), 3)
 	}
-	return "1" + areaCodes[r.IntN(len(areaCodes))] + "55501" + pad(r.IntN(100), 2)
+	return "1" + areaCodes[r.IntN(len(areaCodes))] + "55501" + pad(1+r.IntN(99), 2)
 }
 
 func callerName(r *rand.Rand) string {

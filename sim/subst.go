@@ -126,6 +126,8 @@ func (k *compiler) timeAt(i int, x field, at int, fs []field) (piece, int) {
 	switch {
 	case n == 16:
 		return k.timePiece(opMicro, x.key, parseInt(v[:16])-k.base, i, 16)
+	case n == 10 && strings.Contains(x.val, "o=FreeSWITCH "): // SDP session ids are made of the time
+		return piece{op: opSec, t: parseInt(v[:10])*second - k.base}, 10
 	case n == 10:
 		return k.secondPiece(opSec, x.key, parseInt(v[:10])*second-k.base, i, 10, fs)
 	case n == 4 && len(v) >= 28 && v[4] == '-' && v[10] == 'T':
