@@ -58,6 +58,8 @@ const (
 	SnapshotEnd
 	// LinkDown: nobody listens to this switch any more; its calls become unknown until a snapshot. No leg.
 	LinkDown
+	// LinkGap: native events were, or may have been, lost inside a session: the switch's calls are less complete. No leg.
+	LinkGap
 )
 
 // Observation is one thing an adapter saw. Adapters decide nothing about calls; they say what happened to which leg,

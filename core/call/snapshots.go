@@ -10,6 +10,15 @@ func (t *Tracker) linkDown() {
 	}
 }
 
+// linkGap notes a blind interval in every call of the switch.
+func (t *Tracker) linkGap() {
+	for c := t.first; c != nil; c = c.next {
+		if c.call.Switch.ID == t.sw.ID {
+			c.gaps++
+		}
+	}
+}
+
 // snapshotNew starts a leg that began while nobody listened.
 func (t *Tracker) snapshotNew(o *Observation) {
 	first := *o

@@ -137,6 +137,8 @@ func (t *Tracker) Apply(sw SwitchRef, o Observation) []*Event {
 		t.snapshotEnd(&o)
 	case LinkDown:
 		t.linkDown()
+	case LinkGap:
+		t.linkGap()
 	default:
 		if l := t.find(&o); l == nil {
 			t.unknownLeg(&o)

@@ -216,6 +216,13 @@ func TestBlindInterval(t *testing.T) {
 	}
 }
 
+func TestGapIsNoted(t *testing.T) {
+	s := answered().do(Observation{Kind: LinkGap}).do(is(LegReleasing, "a")).do(cleared("b", 16)).do(cleared("a", 16))
+	if c := s.record(t).Completeness; c == nil || c.Gaps != 1 {
+		t.Errorf("completeness %+v", c)
+	}
+}
+
 func TestLateAfterEnd(t *testing.T) {
 	s := newScript().do(caller("a", "1", "2")).do(cleared("a", 16)).do(Observation{Kind: DTMFDigit, Leg: "a", Value: "1"})
 	e := s.events[len(s.events)-1]
@@ -268,7 +275,7 @@ func FuzzTracker(f *testing.F) {
 		leg := func() string { return strconv.Itoa(r.IntN(8)) }
 		for range n % 2000 {
 			s.do(Observation{
-				Kind: Kind(r.IntN(int(LinkDown) + 2)), Leg: leg(), Link: leg(), Other: leg(), Parent: leg(),
+				Kind: Kind(r.IntN(int(LinkGap) + 2)), Leg: leg(), Link: leg(), Other: leg(), Parent: leg(),
 				At: s.now + Time(r.IntN(5)-2)*Second, Inbound: r.IntN(2) == 0, Unseen: r.IntN(4) == 0, ByParty: r.IntN(2) == 0,
 				Number: "+1415555010" + leg(), Dialed: leg(), User: "u" + leg(), Bridge: leg(), Queue: "q", Agent: "u" + leg(),
 				Conference: []string{"", "", "room"}[r.IntN(3)], SIPCallID: leg(), Q850: r.IntN(130),

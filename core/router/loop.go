@@ -130,6 +130,7 @@ func (p *loop) handle(m *message) {
 	case msgClock:
 		p.clock(l, m)
 	case msgGap:
+		p.emit(l, p.tracker.Apply(l.state.ref, call.Observation{Kind: call.LinkGap, At: m.at, Received: m.at}))
 		p.source(l, call.SourceGap, m.at, &call.Source{Reason: m.text, From: l.state.heard, To: m.at})
 	}
 	if m.kind <= msgDead {
