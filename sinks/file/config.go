@@ -81,8 +81,7 @@ func (c *Config) open(env core.Env) (*Sink, error) {
 			continue // opened when the first item comes
 		}
 		if _, err := s.file(stream); err != nil {
-			s.release()
-			return nil, err
+			return nil, errors.Join(err, s.release())
 		}
 	}
 	return s, nil

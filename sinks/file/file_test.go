@@ -353,5 +353,7 @@ func BenchmarkWrite(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.N*len(items))/b.Elapsed().Seconds(), "items/s")
-	s.Close(b.Context())
+	if err := s.Close(b.Context()); err != nil {
+		b.Fatal(err)
+	}
 }

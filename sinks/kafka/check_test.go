@@ -41,7 +41,7 @@ func TestCheckFindsFaults(t *testing.T) {
 	f := newFake(t)
 	defer f.Close()
 	cfg := f.config()
-	open(t, cfg).Close(t.Context())
+	shut(t, open(t, cfg))
 	set := func(topic, name, value string) {
 		t.Helper()
 		if err := f.DeleteTopic(topic); err != nil {
@@ -97,7 +97,7 @@ func TestCheckSeesMissingRights(t *testing.T) {
 	defer f.Close()
 	cfg := f.config()
 	cfg.SASL = SASL{Mechanism: mechanismPlain, Username: "root", Password: core.NewSecret("pw")}
-	open(t, cfg).Close(t.Context())
+	shut(t, open(t, cfg))
 	cfg.SASL.Username = "reader"
 	fails := findings(cfg.Check(t.Context()), core.Fail)
 	if len(fails) != len(streams) || !strings.Contains(fails[0], "may not write") {

@@ -183,8 +183,13 @@ func (cn *conn) roundTrip(ctx context.Context, req protocol.Message) (protocol.M
 		return nil, err
 	}
 	deadline, _ := ctx.Deadline() // none is the zero time, which SetDeadline takes for none
-	cn.net.SetDeadline(deadline)
-	stop := context.AfterFunc(ctx, func() { cn.net.SetDeadline(time.Unix(1, 0)) })
+	if err := cn.net.SetDeadline(deadline); err != nil {
+		cn.broken = true
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() {
+		_ = cn.net.SetDeadline(time.Unix(1, 0)) // it fails when the connection is closed, which ends the wait as well
+	})
 	res, err := cn.proto.RoundTrip(req)
 	if !stop() && err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("%w (%w)", ctx.Err(), err)

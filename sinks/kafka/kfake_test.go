@@ -87,6 +87,14 @@ func open(t testing.TB, cfg *Config) *Sink {
 	return s.(*Sink)
 }
 
+// shut closes a sink. The test's own context may be over by then.
+func shut(t testing.TB, s core.Sink) {
+	t.Helper()
+	if err := s.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+}
+
 // records reads every topic from its beginning to its present end, with a client that is not ours.
 func (f *fake) records() ([]*kgo.Record, error) {
 	var total int64

@@ -31,7 +31,7 @@ func TestLiveCheckOpenWriteRead(t *testing.T) {
 		t.Fatalf("before the topics exist: %q", fails)
 	}
 	s := open(t, cfg)
-	defer s.Close(t.Context())
+	defer shut(t, s)
 	if fails := findings(cfg.Check(t.Context()), core.Fail); len(fails) != 0 {
 		t.Fatalf("after Open: %q", fails)
 	}
@@ -75,7 +75,7 @@ func keyIndex(items []core.Item, key string) int {
 // BenchmarkLiveThroughput writes batches as a busy host would.
 func BenchmarkLiveThroughput(b *testing.B) {
 	s := open(b, liveConfig(b))
-	defer s.Close(b.Context())
+	defer shut(b, s)
 	items := sinkItems(2000)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -90,7 +90,7 @@ func BenchmarkLiveThroughput(b *testing.B) {
 // items waited for their acknowledgement.
 func BenchmarkLiveLatency(b *testing.B) {
 	s := open(b, liveConfig(b))
-	defer s.Close(b.Context())
+	defer shut(b, s)
 	items := sinkItems(1000)
 	if err := s.Write(b.Context(), items); err != nil { // connections, topics
 		b.Fatal(err)

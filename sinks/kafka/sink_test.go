@@ -51,7 +51,7 @@ func TestTopicsAreCreatedAsTheModelWants(t *testing.T) {
 	cfg := f.config()
 	cfg.Retention = map[core.Stream]time.Duration{core.StreamRecords: 720 * time.Hour, core.StreamEvents: -1}
 	s := open(t, cfg)
-	defer s.Close(t.Context())
+	defer shut(t, s)
 	for _, tp := range cfg.topics() {
 		info := f.TopicInfo(tp.name)
 		if info == nil {
@@ -74,7 +74,7 @@ func TestTopicsAreCreatedAsTheModelWants(t *testing.T) {
 		}
 	}
 	again := open(t, cfg) // nothing to create now
-	again.Close(t.Context())
+	shut(t, again)
 }
 
 func TestOpenRefuses(t *testing.T) {
@@ -107,7 +107,7 @@ func TestOpenRefuses(t *testing.T) {
 			c.change(cfg)
 			s, err := cfg.Open(t.Context(), core.Env{})
 			if err == nil {
-				s.Close(t.Context())
+				shut(t, s)
 				t.Fatal("Open succeeded")
 			}
 			if !strings.Contains(err.Error(), c.want) || core.IsPermanent(err) != c.permanent {
@@ -138,14 +138,14 @@ func TestSASL(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer s.Close(t.Context())
+				defer shut(t, s)
 				if err := s.Write(t.Context(), sinkItems(2)); err != nil {
 					t.Error(err)
 				}
 				return
 			}
 			if err == nil {
-				s.Close(t.Context())
+				shut(t, s)
 			}
 			if err == nil || !strings.Contains(err.Error(), c.refusal) || core.IsPermanent(err) != (c.mechanism != "") {
 				t.Errorf("got %v, permanent %v, want %q", err, core.IsPermanent(err), c.refusal)
@@ -224,7 +224,7 @@ func TestMutualTLS(t *testing.T) {
 			cfg.TLS = c.tls
 			s, err := cfg.Open(t.Context(), core.Env{})
 			if err == nil {
-				defer s.Close(t.Context())
+				defer shut(t, s)
 			}
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("got %v, want %q", err, c.want)
@@ -244,10 +244,12 @@ func TestTooLargeItemsAreSetAside(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := opened.(*Sink)
-	defer s.Close(t.Context())
+	defer shut(t, s)
 	items := sinkItems(60)
 	noise := make([]byte, 2<<20)
-	rand.Read(noise)
+	if _, err := rand.Read(noise); err != nil {
+		t.Fatal(err)
+	}
 	big := *items[30].Event
 	big.Call = &call.Call{ID: "big", Digits: fmt.Sprintf("%x", noise)}
 	items[30].Event = &big
@@ -285,7 +287,7 @@ func TestBatchesThatAreTooLargeAreSplit(t *testing.T) {
 	cfg := f.config()
 	cfg.Compression = "none"
 	s := open(t, cfg)
-	defer s.Close(t.Context())
+	defer shut(t, s)
 	if err := s.Write(t.Context(), sinkItems(90)); err != nil {
 		t.Fatal(err)
 	}
@@ -299,7 +301,7 @@ func TestRefusedTopicFailsAtOnceAndAlone(t *testing.T) {
 	f := newFake(t)
 	defer f.Close()
 	s := open(t, f.config())
-	defer s.Close(t.Context())
+	defer shut(t, s)
 	f.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "cti.calls.v1", Err: kerr.TopicAuthorizationFailed, Count: -1})
 	items := sinkItems(4)
 	items[1].Stream, items[3].Stream = core.StreamCalls, core.StreamCalls
@@ -318,7 +320,7 @@ func TestDeletedTopicIsMadeAgain(t *testing.T) {
 	f := newFake(t)
 	defer f.Close()
 	s := open(t, f.config())
-	defer s.Close(t.Context())
+	defer shut(t, s)
 	for range 2 {
 		if err := s.Write(t.Context(), sinkItems(20)); err != nil {
 			t.Fatal(err)
@@ -366,7 +368,7 @@ func TestWithoutProducerIDs(t *testing.T) {
 	defer f.Close()
 	f.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.InitProducerID}, Err: kerr.ClusterAuthorizationFailed, Count: -1, TopLevel: true})
 	s := open(t, f.config())
-	defer s.Close(t.Context())
+	defer shut(t, s)
 	if s.by != noProducer {
 		t.Fatalf("got producer %+v, want none", s.by)
 	}
@@ -385,7 +387,7 @@ func TestOnePartitionOutOfOrderLeavesTheOthersAlone(t *testing.T) {
 	cfg := f.config()
 	cfg.WriteTimeout = 700 * time.Millisecond
 	s := open(t, cfg)
-	defer s.Close(t.Context())
+	defer shut(t, s)
 	fault := f.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "cti.events.v1", Partitions: []int32{1}, Err: kerr.NotEnoughReplicas, Count: -1})
 	items := sinkItems(100)
 	err := s.Write(t.Context(), items)
@@ -419,7 +421,7 @@ func TestIdleConnectionsAreReplaced(t *testing.T) {
 	f := newFake(t)
 	defer f.Close()
 	s := open(t, f.config())
-	defer s.Close(t.Context())
+	defer shut(t, s)
 	if err := s.Write(t.Context(), sinkItems(50)); err != nil {
 		t.Fatal(err)
 	}
@@ -432,8 +434,8 @@ func TestIdleConnectionsAreReplaced(t *testing.T) {
 	if err := s.Write(t.Context(), sinkItems(50)); err != nil || s.Stats().Retried != 0 {
 		t.Errorf("%v, %d retries, want none", err, s.Stats().Retried)
 	}
-	for id, cn := range s.cl.conns {
-		if cn == old[id] {
+	for _, id := range s.cl.topics["cti.events.v1"].leaders {
+		if s.cl.conns[id] == old[id] {
 			t.Errorf("broker %d: the idle connection was used", id)
 		}
 	}
@@ -443,7 +445,7 @@ func TestMorePartitionsAreNoticed(t *testing.T) {
 	f := newFake(t)
 	defer f.Close()
 	s := open(t, f.config())
-	defer s.Close(t.Context())
+	defer shut(t, s)
 	if err := f.DeleteTopic("cti.events.v1"); err != nil {
 		t.Fatal(err)
 	}

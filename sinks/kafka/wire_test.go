@@ -60,7 +60,7 @@ func TestCompressions(t *testing.T) {
 			cfg := f.config()
 			cfg.Compression = name
 			s := open(t, cfg)
-			defer s.Close(t.Context())
+			defer shut(t, s)
 			items := sinkItems(40)
 			if err := s.Write(t.Context(), items); err != nil {
 				t.Fatal(err)
@@ -87,7 +87,7 @@ func TestRecordTimeIsWhenWeReceivedIt(t *testing.T) {
 	f := newFake(t)
 	defer f.Close()
 	s := open(t, f.config())
-	defer s.Close(t.Context())
+	defer shut(t, s)
 	items := sinkItems(4)
 	for i := range items[:3] {
 		items[i].Event.Time.Received = call.At(time.Date(2025, 1, 2, 3, 4, i, 5e6, time.UTC))
@@ -120,7 +120,7 @@ func TestStructuredEncoding(t *testing.T) {
 	cfg := f.config()
 	cfg.Encoding = encodingStructured
 	s := open(t, cfg)
-	defer s.Close(t.Context())
+	defer shut(t, s)
 	items := sinkItems(1)
 	dead := core.Item{Stream: core.StreamDeadLetter, Key: "pbx1", Dead: &core.DeadLetter{Reason: "empty frame"}}
 	if err := s.Write(t.Context(), append(items, dead)); err != nil {
