@@ -28,7 +28,7 @@ type Config struct {
 	Partitions        int                           `yaml:"partitions"`          // of topics that are created; default 12
 	ReplicationFactor int                           `yaml:"replication_factor"`  // of topics that are created; -1: the broker's default
 	MinInsyncReplicas int                           `yaml:"min_insync_replicas"` // of topics that are created; 0: the broker's default
-	Retention         map[core.Stream]time.Duration `yaml:"retention"`           // of topics that are created, by stream; not for calls, which is compacted
+	Retention         map[core.Stream]time.Duration `yaml:"retention"`           // of topics that are created, by stream, 0s for ever; not for calls, which is compacted
 
 	BatchBytes     int           `yaml:"batch_bytes"`     // one partition's batch before compression; default 900 KiB
 	DialTimeout    time.Duration `yaml:"dial_timeout"`    // connect, TLS and SASL together; default 10s
@@ -129,8 +129,8 @@ func (c *Config) validateTopics(add func(string, string, ...any)) {
 			add(field, "no such stream: use %s or raw", joinStreams())
 		case stream == core.StreamCalls:
 			add(field, "the calls topic is compacted and has no retention")
-		case d != -1 && d < time.Minute:
-			add(field, "%s: use at least 1m, or -1ns for ever", d)
+		case d != 0 && d < time.Minute:
+			add(field, "%s: use at least 1m, or 0s for ever", d)
 		}
 	}
 }

@@ -49,7 +49,7 @@ func TestTopicsAreCreatedAsTheModelWants(t *testing.T) {
 	f := newFake(t)
 	defer f.Close()
 	cfg := f.config()
-	cfg.Retention = map[core.Stream]time.Duration{core.StreamRecords: 720 * time.Hour, core.StreamEvents: -1}
+	cfg.Retention = map[core.Stream]time.Duration{core.StreamRecords: 720 * time.Hour, core.StreamEvents: 0}
 	s := open(t, cfg)
 	defer shut(t, s)
 	for _, tp := range cfg.topics() {

@@ -84,7 +84,7 @@ func (c *Config) settings(t topic) []createtopics.RequestConfig {
 	cfg := []createtopics.RequestConfig{{Name: configPolicy, Value: t.policy()}}
 	if d, ok := c.Retention[t.stream]; ok {
 		ms := d.Milliseconds()
-		if d < 0 {
+		if d == 0 {
 			ms = -1
 		}
 		cfg = append(cfg, createtopics.RequestConfig{Name: configRetention, Value: strconv.FormatInt(ms, 10)})
