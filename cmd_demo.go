@@ -42,7 +42,7 @@ The broker is for trying out: it lives in this process and in memory, and is gon
 Ends with Ctrl-C or after --for, and sums up what was delivered.`,
 		Example: `  ctigate demo
   ctigate demo --for 30s --rate 10
-  ctigate demo & kcat -b 127.0.0.1:9092 -t cti.events.v1 -o beginning`,
+  ctigate demo & kcat -C -b 127.0.0.1:9092 -t cti.events.v1 -o beginning`,
 		Args: cobra.NoArgs,
 		RunE: does(func(cmd *cobra.Command, _ []string) error {
 			if f.rate <= 0 || f.rate > 1000 {
@@ -134,7 +134,7 @@ func summarize(out io.Writer, took time.Duration, w *watch, g *gateway, b *broke
 }
 
 func demoHint(b *broker) string {
-	return "read it: kcat -b " + b.addr + " -t cti.events.v1   (Ctrl-C ends)"
+	return "read it: kcat -C -b " + b.addr + " -t cti.events.v1   (Ctrl-C ends)"
 }
 
 func demoIntro(b *broker, f demoFlags) string {
@@ -144,8 +144,8 @@ func demoIntro(b *broker, f demoFlags) string {
 		fmt.Fprintf(&s, "Port %d is taken: the broker listens on %s instead.\n", f.port, b.addr)
 	}
 	fmt.Fprintf(&s, "Read the events with any Kafka client, such as\n"+
-		"  kcat -b %[1]s -t cti.events.v1 -o beginning -f '%%k %%h\\n%%s\\n'\n"+
-		"  kcat -b %[1]s -t cti.records.v1 -o beginning\n", b.addr)
+		"  kcat -C -b %[1]s -t cti.events.v1 -o beginning -f '%%k %%h\\n%%s\\n'\n"+
+		"  kcat -C -b %[1]s -t cti.records.v1 -o beginning\n", b.addr)
 	return s.String()
 }
 

@@ -71,7 +71,7 @@ func newWatch(cmd *cobra.Command, cfg *configs.Config, plain bool) *watch {
 	return w
 }
 
-// earlyLog also writes to the terminal until the table takes it over.
+// earlyLog also writes trouble to the terminal until the table takes it over.
 type earlyLog struct {
 	mu   sync.Mutex
 	out  io.Writer // nil once the table is on
@@ -82,7 +82,7 @@ type earlyLog struct {
 func (l *earlyLog) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.out != nil {
+	if l.out != nil && isTrouble(string(b)) {
 		_, _ = l.out.Write(b)
 	}
 	return l.kept.Write(b)
