@@ -21,7 +21,7 @@ for the same seed, with faults to order. It speaks the switch's own protocols an
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newSimAsterisk(), newSimFreeSWITCH(), newSimScripts())
+	cmd.AddCommand(newSimAsterisk(), newSimFreeSWITCH(), newSimPlay(), newSimScripts())
 	return cmd
 }
 
@@ -140,4 +140,55 @@ func newSimScripts() *cobra.Command {
 			return err
 		}),
 	}
+}
+
+func newSimPlay() *cobra.Command {
+	var f simFlags
+	var addr, amiAddr string
+	cmd := &cobra.Command{
+		Use:   "play DIR",
+		Short: "Serve a recorded trace as the switch it was recorded from",
+		Long: `Serve the trace folder DIR over the protocols it was recorded from, once a reader is there: the ARI and AMI of an
+Asterisk, or the event socket of a FreeSWITCH. Says when everything has been played, and ends with Ctrl-C.`,
+		Example: `  ctigate sim play traces/asterisk/queue_answered --speed 10
+  ctigate sim play traces/freeswitch/busy --listen 127.0.0.1:8021`,
+		Args: cobra.ExactArgs(1),
+		RunE: does(func(cmd *cobra.Command, args []string) error { return f.playTrace(cmd, args[0], addr, amiAddr) }),
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&addr, "listen", "127.0.0.1:0", "`HOST:PORT` of the ARI or the event socket; port 0 picks one")
+	fl.StringVar(&amiAddr, "ami", "127.0.0.1:0", "`HOST:PORT` of the AMI; empty for none")
+	fl.Float64Var(&f.opt.Speed, "speed", 1, "how many times faster than recorded; 0 for as fast as it is read")
+	f.logs.add(cmd)
+	return cmd
+}
+
+func (f *simFlags) playTrace(cmd *cobra.Command, dir, addr, amiAddr string) error {
+	c := configs.Default().Log
+	if err := f.logs.apply(&c); err != nil {
+		return err
+	}
+	log := newLog(cmd.ErrOrStderr(), c, new(slog.LevelVar))
+	p, err := sim.PlayTraceWith(dir, f.opt.Speed, sim.Options{Log: log})
+	if err != nil {
+		return err
+	}
+	if err := p.Start(cmd.Context(), addr, amiAddr); err != nil {
+		return err
+	}
+	defer p.Close()
+	where := "FreeSWITCH: event socket " + p.Addr() + ", password ClueCon"
+	if p.Kind() == "asterisk" {
+		where = fmt.Sprintf("Asterisk: ARI http://%s/ari, AMI %s, user gw, password gwsecret", p.Addr(), p.AMIAddr())
+	}
+	if _, err := fmt.Fprintln(cmd.OutOrStdout(), where); err != nil {
+		return fmt.Errorf("printing: %w", err)
+	}
+	select {
+	case <-p.Done():
+		log.Info("the trace has been played to its end; Ctrl-C ends")
+		<-cmd.Context().Done()
+	case <-cmd.Context().Done():
+	}
+	return nil
 }

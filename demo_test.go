@@ -72,7 +72,8 @@ func TestSimCommands(t *testing.T) {
 	if code, out, _ := cli(t, "sim", "scripts"); code != exitOK || !strings.Contains(out, "queue_answered") {
 		t.Errorf("exit %d %s", code, out)
 	}
-	for _, args := range []string{"sim asterisk --ari 127.0.0.1:0 --ami 127.0.0.1:0", "sim freeswitch --listen 127.0.0.1:0"} {
+	for _, args := range []string{"sim asterisk --ari 127.0.0.1:0 --ami 127.0.0.1:0", "sim freeswitch --listen 127.0.0.1:0",
+		"sim play " + traces + "/asterisk/busy", "sim play " + traces + "/freeswitch/busy"} {
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		var out, errOut bytes.Buffer
 		code := execute(ctx, strings.Fields(args), &out, &errOut)

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,6 +26,9 @@ const (
 	exitUsage  = 2
 )
 
+// patience is how soon after the first signal another one is not a second one.
+const patience = time.Second
+
 func main() {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
@@ -32,7 +36,11 @@ func main() {
 	go func() {
 		<-signals
 		cancel()
-		<-signals // a second one: no more patience
+		// A second one: no more patience. What comes at the same moment is the same wish, told twice: timeout(1) and
+		// process supervisors signal a process and its group.
+		for first := time.Now(); time.Since(first) < patience; {
+			<-signals
+		}
 		live.Restore(os.Stdout)
 		fmt.Fprintln(os.Stderr, "ctigate: ended at once by a second signal: what was not delivered yet is lost")
 		os.Exit(exitFailed)
