@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -26,6 +27,7 @@ type compiler struct {
 	seconds map[string]int64 // key and second → the precise time it was cut from
 	sides   map[string]int   // key and time → step that first told it
 	marks   marks
+	after   []field // from the one being compiled on
 }
 
 func compile(kind, name string, sp script, frames []frame) (*score, error) {
@@ -125,7 +127,7 @@ func (k *compiler) onLine(key string, t int64, i int) int64 {
 	first, ok := k.sides[id]
 	if own := key == "timestamp" || key == "Event-Date-Timestamp"; own || !ok {
 		first = i
-		if j := k.stepAt(t, i); j >= 0 && !own {
+		if j := k.stepAt(t, i); j >= 0 && !own && key != "creationtime" {
 			first = j
 		}
 		k.sides[id] = first
@@ -179,27 +181,33 @@ func (k *compiler) findSpans() error {
 	return nil
 }
 
-// numberSteps works out how event numbers run: holes before an event, and neighbours that were sent the wrong way round.
+// numberSteps works out how event numbers run: holes before an event, and neighbours that were sent the wrong way
+// round. A hole of more than two numbers belonged to other calls and is closed.
 func (k *compiler) numberSteps(frames []frame) {
 	if k.sc.kind != "freeswitch" {
 		return
 	}
-	var top int64
+	numbers := make([]int64, len(frames))
 	for i, f := range frames {
-		n := eventNumber(f)
-		s := &k.sc.steps[i]
-		switch {
-		case top == 0:
-			s.adv = 1
-		case n > top:
-			s.adv = min(n-top, 3) // a longer hole belongs to other calls
+		numbers[i] = eventNumber(f)
+	}
+	closed, last := map[int64]int64{}, int64(0)
+	for i, n := range slices.Sorted(slices.Values(numbers)) {
+		gap := int64(1)
+		if i > 0 {
+			gap = min(n-last, 3)
 		}
-		prev := top
-		top = max(top, n)
-		s.back = min(top-n, 2)
-		for h := max(prev+1, top-s.adv+1); prev > 0 && h < n; h++ {
-			if j := k.hole(h); j >= 0 {
-				s.holes = append(s.holes, hole{j, n - h})
+		closed[n], last = closed[last]+gap, n
+	}
+	var top int64
+	for i, n := range numbers {
+		s := &k.sc.steps[i]
+		before := top
+		top = max(top, closed[n])
+		s.adv, s.back = top-before, top-closed[n]
+		for h := int64(1); h < 3; h++ {
+			if j := k.hole(n - h); j >= 0 && closed[n-h] == 0 {
+				s.holes = append(s.holes, hole{j, h})
 			}
 		}
 	}
@@ -238,7 +246,8 @@ func (k *compiler) compileStep(i int, f frame) {
 	s := &k.sc.steps[i]
 	var wire, plain template
 	last := ""
-	for _, x := range fs {
+	for n, x := range fs {
+		k.after = fs[n:]
 		if x.key == "variable" || x.key == "Variable" {
 			last = x.val
 		}
@@ -252,6 +261,7 @@ func (k *compiler) compileStep(i int, f frame) {
 	wire = wire.lit(tail)
 	if f.proto == protoESL {
 		s.plain = plain.lit("\n")
+		k.spareEncoding(s.plain)
 	}
 	s.json = wire
 }
@@ -263,7 +273,7 @@ func (t template) add(pre string, pieces []piece, p proto) template {
 		switch p {
 		case protoAMI:
 		case protoAnswer:
-			x.lit, x.url = appendURL(nil, x.lit), x.op != opSeq && x.op != opMicro && x.op != opSec
+			x.lit, x.url = appendURL(nil, x.lit), true
 		default:
 			x.lit = appendJSONText(nil, string(x.lit))
 		}
@@ -275,6 +285,20 @@ func (t template) add(pre string, pieces []piece, p proto) template {
 		}
 	}
 	return t
+}
+
+// spareEncoding takes the mark off placeholders whose values never need percent-encoding.
+func (k *compiler) spareEncoding(t template) {
+	for i := range t {
+		switch p := &t[i]; p.op {
+		case opLocal, opHTTP, opISO:
+		case opSlot:
+			kind := k.sc.slots[p.arg].kind
+			p.url = kind == slotName || kind == slotAgentName
+		default:
+			p.url = false
+		}
+	}
 }
 
 // lit appends literal bytes, to the last piece if that has no placeholder yet.

@@ -77,15 +77,21 @@ func (e *engine) reschedule(c *simCall, now int64) {
 	}
 }
 
+// told is a leg or bridge as one protocol told of it: ARI and AMI each have their own order.
+type told struct {
+	p    proto
+	slot int
+}
+
 // living is what is up at some point of a call.
 type living struct {
-	legs, bridges, members, hungup map[int]bool
+	legs, bridges, members, hungup map[told]bool
 	queued, offered, bridged       bool
 }
 
 // alive walks what was sent of the call.
 func (c *simCall) alive() living {
-	up := living{legs: map[int]bool{}, bridges: map[int]bool{}, members: map[int]bool{}, hungup: map[int]bool{}}
+	up := living{legs: map[told]bool{}, bridges: map[told]bool{}, members: map[told]bool{}, hungup: map[told]bool{}}
 	for s := range c.played {
 		up.see(s)
 	}
@@ -93,17 +99,18 @@ func (c *simCall) alive() living {
 }
 
 func (l *living) see(s *step) {
+	leg, bridge := told{s.proto, s.leg}, told{s.proto, s.bridge}
 	switch s.typ {
 	case "ChannelCreated", "Newchannel", "CHANNEL_CREATE", "CHANNEL_OUTGOING":
-		l.legs[s.leg] = true
+		l.legs[leg] = true
 	case "ChannelDestroyed", "Hangup", "CHANNEL_DESTROY":
-		l.hungup[s.leg] = true
+		l.hungup[leg] = true
 	case "BridgeCreated", "BridgeCreate":
-		l.bridges[s.bridge] = true
+		l.bridges[bridge] = true
 	case "BridgeDestroyed", "BridgeDestroy":
-		delete(l.bridges, s.bridge)
+		delete(l.bridges, bridge)
 	case "ChannelEnteredBridge", "BridgeEnter":
-		l.members[s.leg] = true
+		l.members[leg] = true
 	case "CHANNEL_BRIDGE":
 		l.bridged = true
 	case "QueueCallerJoin":
@@ -123,15 +130,16 @@ func (l *living) see(s *step) {
 
 // clears reports whether a later step belongs to the clearing of what is up now.
 func (l *living) clears(s *step) bool {
-	leg := l.legs[s.leg] && !l.hungup[s.leg]
+	id, bridge := told{s.proto, s.leg}, told{s.proto, s.bridge}
+	leg := l.legs[id] && !l.hungup[id]
 	switch s.typ {
 	case "ChannelHangupRequest", "HangupRequest", "SoftHangupRequest", "ChannelDestroyed", "Hangup",
 		"CHANNEL_HANGUP", "CHANNEL_HANGUP_COMPLETE", "CHANNEL_DESTROY":
 		return leg
 	case "ChannelLeftBridge", "BridgeLeave":
-		return leg && l.members[s.leg] && l.bridges[s.bridge]
+		return leg && l.members[id] && l.bridges[bridge]
 	case "BridgeDestroyed", "BridgeDestroy":
-		return l.bridges[s.bridge]
+		return l.bridges[bridge]
 	case "CHANNEL_UNBRIDGE":
 		return leg && l.bridged
 	case "CHANNEL_STATE", "CHANNEL_CALLSTATE":

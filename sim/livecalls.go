@@ -103,8 +103,8 @@ func (e *engine) hangupByID(ctx context.Context, id string) (found bool) {
 	e.do(ctx, func() {
 		for _, c := range e.calls {
 			up := c.alive()
-			for slot := range up.legs {
-				if slot >= 0 && c.vals[slot] == id && !up.hungup[slot] {
+			for x := range up.legs {
+				if x.slot >= 0 && c.vals[x.slot] == id && !up.hungup[x] {
 					found = true
 					e.at(e.now(), func() { e.hangup(c, e.heap[0].at) })
 					return

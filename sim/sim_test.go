@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bufio"
+	"compress/gzip"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -181,4 +182,17 @@ func decode(t testing.TB, b []byte) map[string]any {
 		t.Fatalf("%v in %s", err, b)
 	}
 	return m
+}
+
+func gunzip(t testing.TB, r io.Reader) []byte {
+	t.Helper()
+	z, err := gzip.NewReader(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }

@@ -12,6 +12,7 @@ import (
 type splicer struct {
 	kind  string
 	shift int64             // of the second part, whole seconds in microseconds
+	renum int64             // of its event numbers
 	ids   map[string]string // second part's → first part's
 	times map[int64]int64   // the first leg's own past
 	past  map[string]int64  // key part → that past, for times in whole seconds
@@ -32,6 +33,7 @@ func splice(kind string, intro, main []frame) ([]frame, error) {
 	if gap < 0 {
 		s.shift = -((-gap) / second) * second
 	}
+	s.renum = eventNumber(intro[end-1]) + 1 - eventNumber(main[from])
 	s.learn(intro[:end], main)
 	out := slices.Clone(intro[:end])
 	for i := range out {
@@ -205,6 +207,12 @@ func (s *splicer) value(x field, mine bool, typ string) string {
 	if mine && x.key == "variable_session_id" {
 		return s.ids["session"]
 	}
+	switch x.key {
+	case "Event-Sequence", "variable_Event-Sequence":
+		return strconv.FormatInt(parseInt(x.val)+s.renum, 10)
+	case "Event-Date-Timestamp":
+		return strconv.FormatInt(parseInt(x.val)+s.shift, 10)
+	}
 	v := x.val
 	for from, to := range s.ids {
 		v = strings.ReplaceAll(v, from, to)
@@ -271,7 +279,7 @@ func anyTime(v string, at int) (int64, int) {
 	switch n := digits(r); {
 	case n == 16 && r[:3] == "179":
 		return parseInt(r[:16]), 16
-	case n == 10 && r[:5] == "17953":
+	case n == 10 && r[:5] == "17953" && !reUnique.MatchString(r[:min(14, len(r))]):
 		return parseInt(r[:10]) * second, 10
 	case n == 4 && len(r) >= 28 && r[10] == 'T':
 		return parseISO(r[:28]), 28

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -233,7 +234,7 @@ func siblingKey(key string) string {
 
 func (k *compiler) sibling(key string, fs []field) (int64, bool) {
 	want := siblingKey(key)
-	for _, x := range fs {
+	for _, x := range slices.Concat(k.after, fs) { // PRIVATE_COMMAND tells its times twice
 		if want != "" && x.key == want && len(x.val) == 16 {
 			return parseInt(x.val) - k.base, true
 		}
