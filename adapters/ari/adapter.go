@@ -37,7 +37,7 @@ func newAdapter(id string, cfg Config, log *slog.Logger) (*Adapter, error) {
 		return nil, err
 	}
 	if cfg.AMI != nil && cfg.AMI.TLS != nil {
-		if _, err := cfg.AMI.TLS.client("ami.tls"); err != nil {
+		if _, err := cfg.AMI.TLS.Client("ami.tls", ""); err != nil {
 			return nil, err
 		}
 	}

@@ -83,7 +83,7 @@ func (m *AMI) dial(ctx context.Context, timeout time.Duration) (net.Conn, error)
 	if m.TLS == nil {
 		return d.DialContext(ctx, "tcp", m.Address)
 	}
-	tlsConfig, err := m.TLS.client("ami.tls")
+	tlsConfig, err := m.TLS.Client("ami.tls", "")
 	if err != nil {
 		return nil, err
 	}

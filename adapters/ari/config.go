@@ -22,7 +22,7 @@ type Config struct {
 	Username    string      `yaml:"username"`    // a [user] of ari.conf
 	Password    core.Secret `yaml:"password"`    // its password
 	Application string      `yaml:"application"` // ARI application; one reader each (default ctigate)
-	TLS         TLS         `yaml:"tls"`         // for https
+	TLS         core.TLS    `yaml:"tls"`         // for https
 	AMI         *AMI        `yaml:"ami"`         // optional: queue and agent events
 
 	IVRVariable string   `yaml:"ivr_variable"` // channel variable holding the menu path (default IVR_PATH)
@@ -40,7 +40,7 @@ type AMI struct {
 	Address  string      `yaml:"address"`  // host:port, usually port 5038, 5039 with TLS
 	Username string      `yaml:"username"` // a [user] of manager.conf
 	Password core.Secret `yaml:"password"` // its secret
-	TLS      *TLS        `yaml:"tls"`      // present (even empty): TLS
+	TLS      *core.TLS   `yaml:"tls"`      // present (even empty): TLS
 }
 
 // Limits of what may be configured.
@@ -97,8 +97,8 @@ func (c *Config) Validate() []error {
 	f.need(!c.Password.IsZero(), "password: needed: the password of [%s] in ari.conf, as {env: NAME} or {file: PATH}", c.Username)
 	f.need(applicationName.MatchString(c.Application),
 		"application: %q is not 1 to 80 letters, digits, '.', '_' or '-'", c.Application)
-	c.TLS.validate(f, "tls")
-	f.need(c.TLS == TLS{} || !strings.HasPrefix(c.URL, "http:"), "tls: set, but url is http: write https")
+	f.all = append(f.all, c.TLS.Validate("tls")...)
+	f.need(c.TLS == core.TLS{} || !strings.HasPrefix(c.URL, "http:"), "tls: set, but url is http: write https")
 	c.AMI.validate(f)
 	c.validateNames(f)
 	c.validateSizes(f)
@@ -134,7 +134,7 @@ func (m *AMI) validate(f *faults) {
 	f.need(!strings.ContainsAny(m.Username, "\r\n"), "ami.username: must be one line")
 	f.need(!m.Password.IsZero(), "ami.password: needed: the secret of [%s] in manager.conf, as {env: NAME} or {file: PATH}", m.Username)
 	if m.TLS != nil {
-		m.TLS.validate(f, "ami.tls")
+		f.all = append(f.all, m.TLS.Validate("ami.tls")...)
 	}
 }
 

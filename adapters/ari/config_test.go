@@ -31,7 +31,7 @@ func TestConfigFaultsNameTheirField(t *testing.T) {
 		"application":         {func(c *Config) { c.Application = "a,b" }, "application:"},
 		"tls on http":         {func(c *Config) { c.TLS.ServerName = "x" }, "tls:"},
 		"half a pair":         {func(c *Config) { c.URL = "https://h/ari"; c.TLS.CertFile = "x" }, "tls: cert_file"},
-		"ca and skip":         {func(c *Config) { c.URL = "https://h/ari"; c.TLS = TLS{CAFile: "x", InsecureSkipVerify: true} }, "tls: ca_file"},
+		"ca and skip":         {func(c *Config) { c.URL = "https://h/ari"; c.TLS = core.TLS{CAFile: "x", InsecureSkipVerify: true} }, "tls: ca_file"},
 		"ivr variable":        {func(c *Config) { c.IVRVariable = "" }, "ivr_variable:"},
 		"variable":            {func(c *Config) { c.Variables = []string{"A", "B C"} }, "variables[1]:"},
 		"variable twice":      {func(c *Config) { c.Variables = []string{"A", "A"} }, "variables[1]:"},
@@ -46,7 +46,7 @@ func TestConfigFaultsNameTheirField(t *testing.T) {
 		"ami user":            {func(c *Config) { c.AMI.Username = "" }, "ami.username:"},
 		"ami user's new line": {func(c *Config) { c.AMI.Username = "a\nb" }, "ami.username:"},
 		"ami password":        {func(c *Config) { c.AMI.Password = core.Secret{} }, "ami.password:"},
-		"ami tls":             {func(c *Config) { c.AMI.TLS = &TLS{KeyFile: "x"} }, "ami.tls: cert_file"},
+		"ami tls":             {func(c *Config) { c.AMI.TLS = &core.TLS{KeyFile: "x"} }, "ami.tls: cert_file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := goodConfig()
@@ -102,7 +102,7 @@ func TestUnwiseSettingsAreLogged(t *testing.T) {
 	if got := open(); strings.Count(got, "level=WARN") != 2 || !strings.Contains(got, "url:") || !strings.Contains(got, "ami.address:") {
 		t.Errorf("plain text: %s", got)
 	}
-	c.URL, c.TLS.InsecureSkipVerify, c.AMI.TLS = "https://pbx1.example.com:8089/ari", true, &TLS{InsecureSkipVerify: true}
+	c.URL, c.TLS.InsecureSkipVerify, c.AMI.TLS = "https://pbx1.example.com:8089/ari", true, &core.TLS{InsecureSkipVerify: true}
 	if got := open(); strings.Count(got, "insecure_skip_verify") != 2 {
 		t.Errorf("skipping: %s", got)
 	}
@@ -113,7 +113,7 @@ func TestTLSFilesThatDoNotLoad(t *testing.T) {
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for want, files := range map[string]TLS{
+	for want, files := range map[string]core.TLS{
 		"tls.ca_file: no PEM": {CAFile: empty},
 		"tls.ca_file: open":   {CAFile: empty + ".not"},
 		"tls.cert_file":       {CertFile: empty, KeyFile: empty},

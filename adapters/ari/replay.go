@@ -2,8 +2,6 @@ package ari
 
 import (
 	"errors"
-	"fmt"
-	"io"
 	"strings"
 
 	"github.com/ctigate/ctigate/core"
@@ -21,32 +19,14 @@ type ReplayOptions struct {
 // by the recorded receive times alone: no clock, so two replays emit the same. Lines that cannot be read are dead
 // letters.
 func Replay(path string, opt ReplayOptions, out core.Emitter) error {
-	r, err := trace.Open(path, trace.ARI, trace.AMI)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
 	if err := out.Up(core.Instance{Kind: Kind, ID: firstInstance(path)}); err != nil {
 		return err
 	}
 	p := &replayer{n: newNormalizer(options(opt), out.Count), out: out}
-	for {
-		line, err := r.Next()
-		var bad *trace.LineError
-		switch {
-		case errors.Is(err, io.EOF):
-			return p.finish()
-		case errors.As(err, &bad):
-			err = out.DeadLetter(core.DeadLetter{Raw: bad.Raw, Reason: bad.Error(), Received: p.last})
-		case err != nil:
-			return fmt.Errorf("replaying %s: %w", path, err)
-		default:
-			err = p.line(line)
-		}
-		if err != nil {
-			return err
-		}
+	if err := trace.Feed(path, out, p.line, trace.ARI, trace.AMI); err != nil {
+		return err
 	}
+	return p.flush(p.last + call.Second)
 }
 
 type replayer struct {
@@ -95,8 +75,6 @@ func (p *replayer) flush(now call.Time) error {
 	}
 	return nil
 }
-
-func (p *replayer) finish() error { return p.flush(p.last + call.Second) }
 
 // parseLines makes a message of recorded lines.
 func parseLines(lines []string) message {

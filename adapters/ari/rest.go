@@ -36,7 +36,7 @@ type rest struct {
 }
 
 func newREST(cfg *Config) (*rest, error) {
-	tlsConfig, err := cfg.TLS.client("tls")
+	tlsConfig, err := cfg.TLS.Client("tls", "")
 	if err != nil {
 		return nil, err
 	}

@@ -1,12 +1,9 @@
 package esl
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -40,7 +37,7 @@ type Config struct {
 	Address          string        `yaml:"address"`           // host or host:port; port 8021 when left out
 	Password         core.Secret   `yaml:"password"`          // of event_socket.conf
 	Format           string        `yaml:"format"`            // json or plain
-	TLS              *TLS          `yaml:"tls"`               // for a link behind stunnel or another TLS relay
+	TLS              *core.TLS     `yaml:"tls"`               // for a link behind stunnel or another TLS relay
 	IVRVariable      string        `yaml:"ivr_variable"`      // the channel variable that holds the menu path
 	Variables        []string      `yaml:"variables"`         // channel variables and sip_h_X-… headers to carry as attributes
 	HeartbeatTimeout time.Duration `yaml:"heartbeat_timeout"` // silence after which the link counts as dead
@@ -49,15 +46,6 @@ type Config struct {
 	MaxHeaders       int           `yaml:"max_headers"`       // of one frame
 	MaxBodyBytes     int           `yaml:"max_body_bytes"`    // of one event
 	Queue            int           `yaml:"queue"`             // events that may wait between the socket and the router
-}
-
-// TLS is how to reach an event socket through a TLS relay; FreeSWITCH itself speaks plain TCP.
-type TLS struct {
-	CAFile             string `yaml:"ca_file"`   // PEM; the system's authorities when empty
-	CertFile           string `yaml:"cert_file"` // PEM, for mutual TLS
-	KeyFile            string `yaml:"key_file"`  // PEM, for mutual TLS
-	ServerName         string `yaml:"server_name"`
-	InsecureSkipVerify bool   `yaml:"insecure_skip_verify"`
 }
 
 // NewConfig returns a Config with every default filled in, to decode a configuration over.
@@ -114,8 +102,8 @@ func (c *Config) validateLink() []error {
 	if c.Format != FormatJSON && c.Format != FormatPlain {
 		errs = append(errs, fmt.Errorf("format: %q is not known; use json or plain", c.Format))
 	}
-	if c.TLS != nil && (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
-		errs = append(errs, errors.New("tls: cert_file and key_file belong together; set both or neither"))
+	if c.TLS != nil {
+		errs = append(errs, c.TLS.Validate("tls")...)
 	}
 	return errs
 }
@@ -174,35 +162,4 @@ func (c *Config) Open(id string, env core.Env) (core.Adapter, error) {
 		return nil, fmt.Errorf("opening FreeSWITCH link %s: %w", id, errors.Join(errs...))
 	}
 	return newAdapter(id, c.withDefaults(), env), nil
-}
-
-// client builds the TLS settings for a server at host. Files are read here, so that a renewed certificate is picked up
-// at the next connection.
-func (t *TLS) client(host string) (*tls.Config, error) {
-	out := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host, InsecureSkipVerify: t.InsecureSkipVerify}
-	setServerName(out, t.ServerName)
-	if t.CAFile != "" {
-		pem, err := os.ReadFile(t.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("reading tls.ca_file: %w", err)
-		}
-		out.RootCAs = x509.NewCertPool()
-		if !out.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("reading tls.ca_file: %s holds no PEM certificate", t.CAFile)
-		}
-	}
-	if t.CertFile != "" {
-		cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("reading tls.cert_file and tls.key_file: %w", err)
-		}
-		out.Certificates = []tls.Certificate{cert}
-	}
-	return out, nil
-}
-
-func setServerName(c *tls.Config, name string) {
-	if name != "" {
-		c.ServerName = name
-	}
 }

@@ -47,7 +47,7 @@ func TestConfigFaults(t *testing.T) {
 		{"a url", func(c *Config) { c.Address = "tcp://pbx1:8021" }, "address: "},
 		{"no password", func(c *Config) { c.Password = core.Secret{} }, "password: not set"},
 		{"format", func(c *Config) { c.Format = "xml" }, `format: "xml" is not known`},
-		{"half a certificate", func(c *Config) { c.TLS = &TLS{CertFile: "x"} }, "tls: cert_file and key_file"},
+		{"half a certificate", func(c *Config) { c.TLS = &core.TLS{CertFile: "x"} }, "tls: cert_file and key_file"},
 		{"heartbeat", func(c *Config) { c.HeartbeatTimeout = -1 }, "heartbeat_timeout: "},
 		{"read timeout", func(c *Config) { c.ReadTimeout = time.Millisecond }, "read_timeout: 1ms is outside"},
 		{"header bytes", func(c *Config) { c.MaxHeaderBytes = 5 }, "max_header_bytes: 5"},
@@ -95,13 +95,13 @@ func TestLinkThroughATLSRelay(t *testing.T) {
 		return tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}})
 	})
 	cfg := testConfig(address)
-	cfg.TLS = &TLS{CAFile: ca, ServerName: "example.com"}
+	cfg.TLS = &core.TLS{CAFile: ca, ServerName: "example.com"}
 	run(t, cfg).next(t, "up")
-	cfg.TLS = &TLS{ServerName: "example.com"}
+	cfg.TLS = &core.TLS{ServerName: "example.com"}
 	if err := run(t, cfg).ends(t); err == nil || !strings.Contains(err.Error(), "TLS handshake") {
 		t.Errorf("an unknown authority gave %v", err)
 	}
-	cfg.TLS = &TLS{CAFile: ca + ".none"}
+	cfg.TLS = &core.TLS{CAFile: ca + ".none"}
 	if err := run(t, cfg).ends(t); err == nil || !strings.Contains(err.Error(), "tls.ca_file") {
 		t.Errorf("a missing file gave %v", err)
 	}

@@ -98,12 +98,12 @@ func dialTCP(ctx context.Context, address string) (net.Conn, error) {
 	return (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext(ctx, "tcp", address)
 }
 
-func secure(ctx context.Context, nc net.Conn, t *TLS, address string) (net.Conn, error) {
+func secure(ctx context.Context, nc net.Conn, t *core.TLS, address string) (net.Conn, error) {
 	if t == nil {
 		return nc, nil
 	}
 	host, _, _ := net.SplitHostPort(address)
-	cfg, err := t.client(host)
+	cfg, err := t.Client("tls", host)
 	if err != nil {
 		_ = nc.Close()
 		return nil, err

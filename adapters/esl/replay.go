@@ -1,12 +1,7 @@
 package esl
 
 import (
-	"errors"
-	"fmt"
-	"io"
-
 	"github.com/ctigate/ctigate/core"
-	"github.com/ctigate/ctigate/core/call"
 	"github.com/ctigate/ctigate/core/trace"
 )
 
@@ -19,36 +14,17 @@ type ReplayOptions struct {
 // Replay reads a recorded trace (esl.jsonl, JSON or plain events) and emits what a live session would have, by the
 // recorded receive times alone: no clock, so two replays emit the same. Frames that cannot be read are dead letters.
 func Replay(path string, opt ReplayOptions, out core.Emitter) error {
-	r, err := trace.Open(path, trace.ESL)
-	if err != nil {
+	p := &replayer{n: newNormalizer(options(opt), out.Count), out: out}
+	if err := trace.Feed(path, out, p.line, trace.ESL); err != nil {
 		return err
 	}
-	defer r.Close()
-	p := &replayer{n: newNormalizer(options(opt), out.Count), out: out}
-	for {
-		line, err := r.Next()
-		var bad *trace.LineError
-		switch {
-		case errors.Is(err, io.EOF):
-			return p.ensureUp("")
-		case errors.As(err, &bad):
-			err = out.DeadLetter(core.DeadLetter{Raw: bad.Raw, Reason: bad.Error(), Received: p.last})
-		case err != nil:
-			return fmt.Errorf("replaying %s: %w", path, err)
-		default:
-			err = p.line(line)
-		}
-		if err != nil {
-			return err
-		}
-	}
+	return p.ensureUp("")
 }
 
 type replayer struct {
-	n    *normalizer
-	out  core.Emitter
-	last call.Time
-	up   bool
+	n   *normalizer
+	out core.Emitter
+	up  bool
 }
 
 func (p *replayer) ensureUp(instance string) error {
@@ -60,7 +36,6 @@ func (p *replayer) ensureUp(instance string) error {
 }
 
 func (p *replayer) line(l trace.Line) error {
-	p.last = max(p.last, l.Received)
 	var json bool
 	switch l.Head["Content-Type"] {
 	case "text/event-json":

@@ -46,3 +46,19 @@ func digest64(kind Kind, seq uint64, parts ...string) uint64 {
 	}
 	return h
 }
+
+// TraceID is the W3C trace id of an interaction, one for all that a caller lives through: the first 16 bytes of SHA-256
+// over its id, the same on every node.
+func TraceID(interactionID string) (id [16]byte) {
+	sum := sha256.Sum256([]byte(interactionID))
+	copy(id[:], sum[:])
+	return id
+}
+
+// SpanID is the W3C span id of one part of a call: the first 8 bytes of SHA-256 over the call id, a slash and the
+// part's name. The call's own span has an empty name.
+func SpanID(callID, part string) (id [8]byte) {
+	sum := sha256.Sum256([]byte(callID + "/" + part))
+	copy(id[:], sum[:])
+	return id
+}

@@ -15,6 +15,7 @@ import (
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/goleak"
 
 	"github.com/ctigate/ctigate/core"
@@ -141,10 +142,10 @@ func TestOneTracePerCall(t *testing.T) {
 	for _, s := range got {
 		names = append(names, fmt.Sprintf("%s %s", s.Name, s.EndTime.Sub(s.StartTime)))
 		ids[s.SpanContext.SpanID().String()] = true
-		if s.SpanContext.TraceID() != TraceID("i1") {
+		if s.SpanContext.TraceID() != trace.TraceID(call.TraceID("i1")) {
 			t.Errorf("%s has trace %s", s.Name, s.SpanContext.TraceID())
 		}
-		if s.Name != "call" && s.Parent.SpanID() != SpanID("c1", "") {
+		if s.Name != "call" && s.Parent.SpanID() != trace.SpanID(call.SpanID("c1", "")) {
 			t.Errorf("%s hangs under %s", s.Name, s.Parent.SpanID())
 		}
 	}
@@ -155,7 +156,7 @@ func TestOneTracePerCall(t *testing.T) {
 		t.Errorf("%d span ids for %d spans", len(ids), len(got))
 	}
 	// A fixed value: other nodes and sinks compute the same.
-	if id := TraceID("i1").String(); id != "4cd9b7672d7fbee8fb51fb1e049f6903" {
+	if id := trace.TraceID(call.TraceID("i1")).String(); id != "4cd9b7672d7fbee8fb51fb1e049f6903" {
 		t.Errorf("trace id %s", id)
 	}
 	tel.Call(&call.Call{ID: "c2"})

@@ -2,7 +2,6 @@ package telemetry
 
 import (
 	"context"
-	"crypto/sha256"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -11,30 +10,15 @@ import (
 	"github.com/ctigate/ctigate/core/call"
 )
 
-// TraceID is the trace of an interaction: the first 16 bytes of SHA-256 over its id, the same on every node.
-func TraceID(interactionID string) (id trace.TraceID) {
-	sum := sha256.Sum256([]byte(interactionID))
-	copy(id[:], sum[:])
-	return id
-}
-
-// SpanID is the span of one part of a call: the first 8 bytes of SHA-256 over the call id, a slash and the part's name.
-// The call's own span has an empty name.
-func SpanID(callID, part string) (id trace.SpanID) {
-	sum := sha256.Sum256([]byte(callID + "/" + part))
-	copy(id[:], sum[:])
-	return id
-}
-
 // Call exports the trace of an ended call from its record: a span for the call and, inside it, one for each leg's
 // ringing and talking and one for the queue. It does nothing when no traces are exported. It never blocks.
 func (t *T) Call(c *call.Call) {
 	if t == nil || t.tracer == nil || c == nil || c.StartedAt.IsZero() || c.EndedAt < c.StartedAt {
 		return
 	}
-	ids := &spanIDs{trace: TraceID(c.InteractionID)}
+	ids := &spanIDs{trace: call.TraceID(c.InteractionID)}
 	ctx := context.WithValue(context.Background(), idKey{}, ids)
-	ids.span = SpanID(c.ID, "")
+	ids.span = call.SpanID(c.ID, "")
 	ctx, root := t.tracer.Start(ctx, "call", trace.WithTimestamp(c.StartedAt.Std()),
 		trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(callAttributes(c)...))
 	if c.Outcome == call.Failed {
@@ -67,7 +51,7 @@ func (t *T) part(ctx context.Context, c *call.Call, ids *spanIDs, name, of strin
 	if from.IsZero() || to < from {
 		return
 	}
-	ids.span = SpanID(c.ID, name+"/"+of)
+	ids.span = call.SpanID(c.ID, name+"/"+of)
 	_, s := t.tracer.Start(ctx, name, trace.WithTimestamp(from.Std()), trace.WithAttributes(attrs...))
 	s.End(trace.WithTimestamp(to.Std()))
 }

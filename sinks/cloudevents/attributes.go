@@ -98,7 +98,7 @@ func (e *Encoder) eventAttributes(it *core.Item) (attributes, error) {
 	a := attributes{
 		id: ev.ID, source: e.source(ev.Switch.ID), typ: e.cloudType(ev.Type), subject: subject(ev),
 		time: ev.Time.Switch, recorded: ev.Time.Received, contentType: contentJSON, schema: SchemaEvent,
-		sequence: ev.Seq, partitionKey: it.Key, traceparent: e.traceparent(ev.InteractionID, ev.ID),
+		sequence: ev.Seq, partitionKey: it.Key, traceparent: e.traceparent(ev.InteractionID, ev.CallID),
 	}
 	if a.time == 0 {
 		a.time = ev.Time.Received
@@ -188,26 +188,12 @@ func (e *Encoder) cloudType(t call.EventType) string {
 	return s
 }
 
-// TraceID is the W3C trace id of an interaction: one trace for all that a caller lives through.
-func TraceID(interactionID string) (id [16]byte) {
-	sum := sha256.Sum256([]byte(interactionID))
-	copy(id[:], sum[:])
-	return id
-}
-
-// SpanID is the W3C parent id of an event.
-func SpanID(eventID string) (id [8]byte) {
-	sum := sha256.Sum256([]byte(eventID))
-	copy(id[:], sum[:])
-	return id
-}
-
-// traceparent is the W3C Trace Context header, sampled; events outside a call have none.
-func (e *Encoder) traceparent(interactionID, eventID string) string {
+// traceparent is the W3C Trace Context header, sampled, naming the call's own span as the parent; events outside a call have none.
+func (e *Encoder) traceparent(interactionID, callID string) string {
 	if interactionID == "" {
 		return ""
 	}
-	trace, span := TraceID(interactionID), SpanID(eventID)
+	trace, span := call.TraceID(interactionID), call.SpanID(callID, "")
 	b := make([]byte, 0, 55)
 	b = append(b, "00-"...)
 	b = hex.AppendEncode(b, trace[:])

@@ -127,7 +127,7 @@ func TestValidate(t *testing.T) {
 		{func(c *Config) { c.RequestTimeout = 0 }, "request_timeout: "},
 		{func(c *Config) { c.WriteTimeout = time.Second }, "write_timeout: "},
 		{func(c *Config) { c.TLS.CAFile = "x" }, "tls.enabled: "},
-		{func(c *Config) { c.TLS = TLS{Enabled: true, CertFile: "x"} }, "tls.cert_file: "},
+		{func(c *Config) { c.TLS = TLS{Enabled: true, CertFile: "x"} }, "tls: cert_file"},
 		{func(c *Config) { c.SASL.Username = "x" }, "sasl.mechanism: "},
 		{func(c *Config) { c.SASL = SASL{Mechanism: "gssapi", Username: "x", Password: core.NewSecret("y")} }, "sasl.mechanism: "},
 		{func(c *Config) { c.SASL = SASL{Mechanism: "plain", Password: core.NewSecret("y")} }, "sasl.username: "},

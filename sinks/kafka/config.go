@@ -157,10 +157,7 @@ func (t *TLS) validate() []error {
 	if !t.Enabled && *t != (TLS{}) {
 		errs = append(errs, errors.New("tls.enabled: other tls settings are given but tls is not enabled; set enabled: true"))
 	}
-	if (t.CertFile == "") != (t.KeyFile == "") {
-		errs = append(errs, errors.New("tls.cert_file: cert_file and key_file are needed together"))
-	}
-	return errs
+	return append(errs, t.files().Validate("tls")...)
 }
 
 func (s *SASL) validate() []error {

@@ -1,0 +1,55 @@
+package core
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+)
+
+// TLS is how a link trusts its peer, and how the peer may trust us. The zero value trusts the system's authorities.
+type TLS struct {
+	CAFile             string `yaml:"ca_file"`              // PEM; trusted instead of the system's authorities
+	CertFile           string `yaml:"cert_file"`            // PEM; our certificate, with key_file
+	KeyFile            string `yaml:"key_file"`             // PEM
+	ServerName         string `yaml:"server_name"`          // name in the peer's certificate, when not the host of the address
+	InsecureSkipVerify bool   `yaml:"insecure_skip_verify"` // accept any certificate
+}
+
+// Validate returns every fault; at is the field's path.
+func (t TLS) Validate(at string) (errs []error) {
+	if (t.CertFile == "") != (t.KeyFile == "") {
+		errs = append(errs, fmt.Errorf("%s: cert_file and key_file go together", at))
+	}
+	if t.CAFile != "" && t.InsecureSkipVerify {
+		errs = append(errs, fmt.Errorf("%s: ca_file has no effect with insecure_skip_verify: remove one", at))
+	}
+	return errs
+}
+
+// Client reads the files and makes the settings for a peer at host (TLS 1.2 at least). Call it for each connection, so
+// that a renewed certificate is picked up. at is the field's path, for errors.
+func (t TLS) Client(at, host string) (*tls.Config, error) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host, InsecureSkipVerify: t.InsecureSkipVerify}
+	if t.ServerName != "" {
+		c.ServerName = t.ServerName
+	}
+	if t.CAFile != "" {
+		pem, err := os.ReadFile(t.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("reading %s.ca_file: %w", at, err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("reading %s.ca_file: no PEM certificate in %s", at, t.CAFile)
+		}
+	}
+	if t.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("reading %s.cert_file and %s.key_file: %w", at, at, err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
+}
