@@ -1,11 +1,10 @@
 package adapters_test
 
 import (
-	"encoding/json"
-	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/ctigate/ctigate/adapters/adaptertest"
 	"github.com/ctigate/ctigate/adapters/ari"
 	"github.com/ctigate/ctigate/adapters/esl"
 	"github.com/ctigate/ctigate/core"
@@ -68,66 +67,13 @@ func play(t testing.TB, kind, dir string) *collector {
 	return c
 }
 
-// interaction is what truth.json says of a caller's whole experience.
-type interaction struct {
-	Direction    string            `json:"direction"`
-	From         string            `json:"from"`
-	FromName     string            `json:"from_name"`
-	To           string            `json:"to"`
-	Outcome      string            `json:"outcome"`
-	AnsweredBy   *[]string         `json:"answered_by"`
-	Offered      *[]string         `json:"offered"`
-	IVRPath      string            `json:"ivr_path"`
-	Digits       string            `json:"digits"`
-	HangupBy     string            `json:"hangup_by"`
-	Q850         int               `json:"q850"`
-	Queue        *call.Queue       `json:"queue"`
-	Holds        []hold            `json:"holds"`
-	Transfers    []call.Transfer   `json:"transfers"`
-	Diverted     []call.Diversion  `json:"diverted"`
-	CallerCodecs []string          `json:"caller_codecs"`
-	Conference   bool              `json:"conference"`
-	Participants []string          `json:"participants"`
-	Codec        map[string]string `json:"codec"`
-	Media        *json.RawMessage  `json:"media"` // packets only
-}
-
-type hold struct {
-	By      string  `json:"by"`
-	Seconds float64 `json:"seconds"`
-}
-
-type scenario struct {
-	Interactions []interaction `json:"interactions"`
-	Count        int           `json:"count"`
-	Each         *interaction  `json:"each"`
-}
-
-func readTruth(t testing.TB) map[string]scenario {
+func readTruth(t testing.TB) map[string]adaptertest.Scenario {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(traces, "truth.json"))
+	truth, err := adaptertest.ReadTruth(filepath.Join(traces, "truth.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var raw map[string]json.RawMessage
-	if err := json.Unmarshal(b, &raw); err != nil {
-		t.Fatal(err)
-	}
-	delete(raw, "_about")
-	out := map[string]scenario{}
-	for name, v := range raw {
-		var s scenario
-		if err := json.Unmarshal(v, &s); err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		if s.Each != nil {
-			for range s.Count {
-				s.Interactions = append(s.Interactions, *s.Each)
-			}
-		}
-		out[name] = s
-	}
-	return out
+	return truth
 }
 
 // folders lists the recordings: every folder below a switch's, so that a new one needs no code.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ctigate/ctigate/adapters/adaptertest"
 	"github.com/ctigate/ctigate/core/call"
 )
 
@@ -130,13 +131,13 @@ func TestRough(t *testing.T) {
 		}
 		t.Run(f.kind+"/"+f.name, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(1, uint64(len(f.name))))
-			want := stories(play(t, f.kind, f.dir).events)
+			want := adaptertest.Stories(play(t, f.kind, f.dir).events)
 			for range 5 {
-				checkStream(t, rearrange(t, f.kind, f.dir, shuffled(r)).events)
+				adaptertest.CheckStream(t, rearrange(t, f.kind, f.dir, shuffled(r)).events)
 			}
 			c := rearrange(t, f.kind, f.dir, duplicated(r))
-			checkStream(t, c.events)
-			if got := stories(c.events); len(got) != len(want) {
+			adaptertest.CheckStream(t, c.events)
+			if got := adaptertest.Stories(c.events); len(got) != len(want) {
 				t.Errorf("duplicated lines: %d interactions, want %d", len(got), len(want))
 			} else {
 				for i := range got {
@@ -144,16 +145,16 @@ func TestRough(t *testing.T) {
 				}
 			}
 			both := rearrange(t, f.kind, f.dir, func(in []line) []line { return duplicated(r)(shuffled(r)(in)) })
-			checkStream(t, both.events)
+			adaptertest.CheckStream(t, both.events)
 		})
 	}
 }
 
 // sameStory: a repeated line changes nothing of what is told.
-func sameStory(t *testing.T, got, want story) {
+func sameStory(t *testing.T, got, want adaptertest.Story) {
 	t.Helper()
-	a, _ := json.Marshal(got.records)
-	b, _ := json.Marshal(want.records)
+	a, _ := json.Marshal(got.Records)
+	b, _ := json.Marshal(want.Records)
 	if !bytes.Equal(a, b) {
 		t.Errorf("duplicated lines give another record:\n%s\nwant\n%s", a, b)
 	}
@@ -170,9 +171,9 @@ func TestCutOff(t *testing.T) {
 			for range 8 {
 				from := r.Float64() * 0.9
 				c := rearrange(t, f.kind, f.dir, func(in []line) []line { return in[int(from*float64(len(in))):] })
-				checkStream(t, c.events)
+				adaptertest.CheckStream(t, c.events)
 				checkMarked(t, c.events)
-				checkStream(t, rearrange(t, f.kind, f.dir, func(in []line) []line { return in[:int((1-from)*float64(len(in)))] }).events)
+				adaptertest.CheckStream(t, rearrange(t, f.kind, f.dir, func(in []line) []line { return in[:int((1-from)*float64(len(in)))] }).events)
 			}
 		})
 	}

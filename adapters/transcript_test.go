@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ctigate/ctigate/adapters/adaptertest"
 	"github.com/ctigate/ctigate/core/call"
 )
 
@@ -15,9 +16,9 @@ import (
 // happened to each party, each in its order. How the two interleave within a few milliseconds is the switch's affair.
 func transcript(events []*call.Event) []string {
 	var out []string
-	for i, s := range stories(events) {
+	for i, s := range adaptertest.Stories(events) {
 		ids := map[string]bool{}
-		for _, r := range s.records {
+		for _, r := range s.Records {
 			ids[r.ID] = true
 		}
 		var about []string

@@ -7,20 +7,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/ctigate/ctigate/core/call"
+	"github.com/ctigate/ctigate/adapters/adaptertest"
 )
-
-// tolerance between what a switch says and what the packets show: FreeSWITCH stamps events on a 20 ms grid.
-const tolerance = 60 // ms
-
-// dialog is one SIP dialog as wire.json has it: Unix seconds at the capture point.
-type dialog struct {
-	CallID   string  `json:"call_id"`
-	Ringing  float64 `json:"ringing_at"`
-	Answered float64 `json:"answered_at"`
-	Ended    float64 `json:"ended_at"`
-	Code     int     `json:"final_code"`
-}
 
 func readJSON(t testing.TB, path string, v any) {
 	t.Helper()
@@ -33,25 +21,17 @@ func readJSON(t testing.TB, path string, v any) {
 	}
 }
 
-// at converts Unix seconds, zero for none.
-func at(f float64) call.Time { return call.Time(f * 1e6) }
-
-func near(a, b call.Time) bool {
-	d := (a - b) / call.Millisecond
-	return d <= tolerance && d >= -tolerance
-}
-
 // TestWire compares every connection with the packets of its SIP dialog. Where the switch itself stalled and acted on
 // a packet more than 50 ms after it came (stalls.json, read from the captures: its ACK for a 200, its 200 for a BYE),
 // the time it acted is the wire's.
 func TestWire(t *testing.T) {
-	var stalls map[string]map[string]dialog
+	var stalls map[string]map[string]adaptertest.Dialog
 	readJSON(t, filepath.Join(traces, "stalls.json"), &stalls)
 	for _, f := range folders(t) {
 		t.Run(f.kind+"/"+f.name, func(t *testing.T) {
-			var dialogs []dialog
+			var dialogs []adaptertest.Dialog
 			readJSON(t, filepath.Join(f.dir, "wire.json"), &dialogs)
-			byID := map[string]dialog{}
+			byID := map[string]adaptertest.Dialog{}
 			for _, d := range dialogs {
 				if late, ok := stalls[filepath.Base(filepath.Dir(f.dir))+"/"+f.name][d.CallID]; ok {
 					d.Answered, d.Ended = cmp.Or(late.Answered, d.Answered), cmp.Or(late.Ended, d.Ended)
@@ -59,12 +39,14 @@ func TestWire(t *testing.T) {
 				byID[d.CallID] = d
 			}
 			seen := map[string]bool{}
-			for _, s := range stories(play(t, f.kind, f.dir).events) {
-				for _, r := range s.records {
+			for _, s := range adaptertest.Stories(play(t, f.kind, f.dir).events) {
+				for _, r := range s.Records {
 					for _, c := range r.Connections {
 						if d, ok := byID[c.SIPCallID]; ok {
 							seen[c.SIPCallID] = true
-							compare(t, c, d)
+							for _, fault := range d.Compare(c) {
+								t.Error(fault)
+							}
 						}
 					}
 				}
@@ -75,27 +57,6 @@ func TestWire(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// compare holds one connection against its dialog: when it rang, was answered and ended, and so how long it rang and
-// talked.
-func compare(t *testing.T, c *call.Connection, d dialog) {
-	t.Helper()
-	if c.AlertingAt != 0 && d.Ringing != 0 && !near(c.AlertingAt, at(d.Ringing)) {
-		t.Errorf("%s rang at %v, on the wire at %v", c.Party.ID, c.AlertingAt, at(d.Ringing))
-	}
-	if d.Answered != 0 != (c.ConnectedAt != 0) || !near(c.ConnectedAt, at(d.Answered)) {
-		t.Errorf("%s was connected at %v, on the wire at %v", c.Party.ID, c.ConnectedAt, at(d.Answered))
-	}
-	if d.Ended != 0 && c.ClearedAt != 0 && !near(c.ClearedAt, at(d.Ended)) {
-		t.Errorf("%s was cleared at %v, on the wire at %v", c.Party.ID, c.ClearedAt, at(d.Ended))
-	}
-	if d.Answered != 0 && d.Ringing != 0 && c.AlertingAt != 0 && !near(c.ConnectedAt-c.AlertingAt, at(d.Answered)-at(d.Ringing)) {
-		t.Errorf("%s rang for %d ms, on the wire %d", c.Party.ID, c.ConnectedAt.Sub(c.AlertingAt), at(d.Answered).Sub(at(d.Ringing)))
-	}
-	if d.Answered != 0 && d.Ended != 0 && c.ClearedAt != 0 && !near(c.ClearedAt-c.ConnectedAt, at(d.Ended)-at(d.Answered)) {
-		t.Errorf("%s was connected for %d ms, on the wire %d", c.Party.ID, c.ClearedAt.Sub(c.ConnectedAt), at(d.Ended).Sub(at(d.Answered)))
 	}
 }
 
@@ -111,14 +72,14 @@ func TestHolds(t *testing.T) {
 	for _, f := range folders(t) {
 		for _, h := range want[filepath.Base(filepath.Dir(f.dir))+"/"+f.name] {
 			t.Run(f.kind+"/"+f.name, func(t *testing.T) {
-				for _, s := range stories(play(t, f.kind, f.dir).events) {
-					for _, r := range s.records {
+				for _, s := range adaptertest.Stories(play(t, f.kind, f.dir).events) {
+					for _, r := range s.Records {
 						for _, c := range r.Connections {
 							if c.SIPCallID != h.CallID {
 								continue
 							}
-							if len(c.Holds) != 1 || !near(c.Holds[0].From, at(h.From)) || !near(c.Holds[0].To, at(h.To)) {
-								t.Errorf("%s held %v, on the wire %v to %v", c.Party.ID, c.Holds, at(h.From), at(h.To))
+							if len(c.Holds) != 1 || !adaptertest.Near(c.Holds[0].From, adaptertest.At(h.From)) || !adaptertest.Near(c.Holds[0].To, adaptertest.At(h.To)) {
+								t.Errorf("%s held %v, on the wire %v to %v", c.Party.ID, c.Holds, adaptertest.At(h.From), adaptertest.At(h.To))
 							}
 							return
 						}
