@@ -89,30 +89,24 @@ func demo(cmd *cobra.Command, f demoFlags) error {
 	if w.screen == nil {
 		fmt.Fprint(cmd.ErrOrStderr(), demoIntro(b, f))
 	}
-	ctx := cmd.Context()
-	if f.length > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, f.length)
-		defer cancel()
-	}
-	began := time.Now()
-	g, err := serve(ctx, cfg, w, "")
+	w.length = f.length
+	g, err := serve(cmd.Context(), cfg, w, "")
 	w.tail(cmd.ErrOrStderr())
 	if g == nil {
 		return err
 	}
-	return errors.Join(err, summarize(cmd.OutOrStdout(), time.Since(began), w, g, b))
+	return errors.Join(err, summarize(cmd.OutOrStdout(), w, g, b))
 }
 
 // demoTopics are those whose messages the summary counts.
 var demoTopics = []string{"cti.events.v1", "cti.calls.v1", "cti.records.v1", "cti.media.v1", "cti.sources.v1", "cti.stale.v1", "cti.deadletter.v1"}
 
 // summarize says what the demo delivered. It fails when the sink, or the broker, has less than the gateway produced.
-func summarize(out io.Writer, took time.Duration, w *watch, g *gateway, b *broker) error {
+func summarize(out io.Writer, w *watch, g *gateway, b *broker) error {
 	var s strings.Builder
 	c := &w.counts
 	fmt.Fprintf(&s, "demo: %s, %d calls of which %d ended, %d records, %d events\n",
-		took.Round(time.Second), c.started.Load(), c.ended.Load(), c.records.Load(), c.events.Load())
+		w.took.Round(time.Second), c.started.Load(), c.ended.Load(), c.records.Load(), c.events.Load())
 	var onBroker int64
 	for _, t := range demoTopics {
 		if n := b.messages(t); n > 0 {

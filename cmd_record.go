@@ -89,7 +89,7 @@ func record(ctx context.Context, switches []configs.Switch, dir string, log *slo
 	var wg sync.WaitGroup
 	for i, s := range switches {
 		wg.Go(func() {
-			if errs[i] = recordSwitch(ctx, s, filepath.Join(dir, s.ID), log.With("switch", s.ID)); errs[i] != nil {
+			if errs[i] = recordSwitch(ctx, s, filepath.Join(dir, s.ID), log); errs[i] != nil {
 				cancel()
 			}
 		})
@@ -107,6 +107,7 @@ func recordSwitch(ctx context.Context, s configs.Switch, dir string, log *slog.L
 	if err != nil {
 		return fmt.Errorf("recording switch %s: %w", s.ID, err)
 	}
+	log = log.With("switch", s.ID)
 	r := &recorder{kind: s.Kind, out: w, log: log}
 	defer func() {
 		err = errors.Join(err, w.Close())

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -43,6 +44,9 @@ On a terminal a live table shows the calls; elsewhere, or with --plain, log line
 			}
 			w := newWatch(cmd, cfg, plain)
 			w.title, w.hint = "run", "Ctrl-C drains and ends"
+			if cfg.FileSinkByDefault {
+				w.hint = "no sink is configured: delivering to files in " + fileSinkDir + "   (" + w.hint + ")"
+			}
 			announce(w.log, cfg)
 			_, err = serve(cmd.Context(), cfg, w, path)
 			w.tail(cmd.ErrOrStderr())
@@ -71,12 +75,18 @@ func announce(log *slog.Logger, cfg *configs.Config) {
 	}
 }
 
-// serve runs a gateway and shows it, until ctx ends. path, when given, is read again on SIGHUP. The gateway is nil
+// serve runs a gateway and shows it, until ctx ends or w's length is over. path, when given, is read again on SIGHUP. The gateway is nil
 // when it could not be started.
 func serve(ctx context.Context, cfg *configs.Config, w *watch, path string) (*gateway, error) {
 	g, err := assemble(ctx, cfg, w.log, w.onEvent)
 	if err != nil {
 		return nil, err
+	}
+	began := time.Now()
+	if w.length > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, w.length)
+		defer cancel()
 	}
 	side, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var helpers sync.WaitGroup
@@ -85,6 +95,7 @@ func serve(ctx context.Context, cfg *configs.Config, w *watch, path string) (*ga
 		helpers.Go(func() { reloads(side, g, w, path) })
 	}
 	err = g.run(ctx)
+	w.took = time.Since(began)
 	stop()
 	helpers.Wait()
 	if err != nil {

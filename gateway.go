@@ -69,7 +69,7 @@ func wantsRaw(cfg *configs.Config) bool {
 func openLinks(cfg *configs.Config, log *slog.Logger) ([]router.Link, error) {
 	var links []router.Link
 	for _, s := range cfg.Switches {
-		a, err := s.Config.Open(s.ID, core.Env{Log: log.With("switch", s.ID)})
+		a, err := s.Config.Open(s.ID, core.Env{Log: log})
 		if err != nil {
 			return nil, fmt.Errorf("opening switch %s: %w", s.ID, err)
 		}

@@ -19,8 +19,6 @@ var may = []struct {
 }{
 	{"", []string{"."}},
 	{"core/call", nil},
-	{"core/trace", []string{"core/call"}},
-	{"core/live", []string{"core", "core/call"}},
 	{"core/router", []string{"core", "core/..."}},
 	{"core/...", []string{"core", "core/call"}},
 	{"core", []string{"core/call"}},

@@ -21,6 +21,8 @@ import (
 // watch shows a gateway at work: the live table on a terminal, log lines elsewhere.
 type watch struct {
 	title, hint string
+	length      time.Duration // of the whole show; 0 for no end
+	took        time.Duration // once it is over
 	level       slog.LevelVar
 	log         *slog.Logger
 	table       *live.Table
@@ -155,15 +157,22 @@ func (w *watch) report(ctx context.Context, g *gateway) {
 	}
 }
 
+// tailLines bounds what tail prints.
+const tailLines = 10
+
 // tail prints, after the table is gone, what its log last said of trouble.
 func (w *watch) tail(errOut io.Writer) {
 	if w.screen == nil {
 		return
 	}
+	var trouble []string
 	for _, l := range w.recent.Lines() {
 		if isTrouble(l) {
-			_, _ = io.WriteString(errOut, l+"\n")
+			trouble = append(trouble, l)
 		}
+	}
+	for _, l := range trouble[max(0, len(trouble)-tailLines):] {
+		_, _ = io.WriteString(errOut, l+"\n")
 	}
 }
 
