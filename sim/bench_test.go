@@ -88,3 +88,17 @@ func BenchmarkSockets(b *testing.B) {
 	a.Close()
 	s.Close()
 }
+
+// BenchmarkLoad is what a switch needs before it can play: every recording compiled.
+func BenchmarkLoad(b *testing.B) {
+	for _, kind := range []string{"asterisk", "freeswitch"} {
+		b.Run(kind, func(b *testing.B) {
+			for range b.N {
+				e := newEngine(kind, Options{}.withDefaults("x"), nil)
+				if err := e.load(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

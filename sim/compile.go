@@ -30,22 +30,31 @@ type compiler struct {
 	after   []field // from the one being compiled on
 }
 
+// parts is a frame taken apart.
+type parts struct {
+	fields []field
+	tail   string
+}
+
 func compile(kind, name string, sp script, frames []frame) (*score, error) {
 	if len(frames) == 0 {
 		return nil, fmt.Errorf("compiling %s/%s: the recording is empty", kind, name)
 	}
 	k := &compiler{sc: &score{name: name, kind: kind}, sp: sp, base: frames[0].at, jump: -1,
 		lits: map[byte][]literal{}, known: map[int64]bool{}, seconds: map[string]int64{}, sides: map[string]int{}}
-	k.findSlots(frames)
+	parts := make([]parts, len(frames))
+	for i, f := range frames {
+		parts[i].fields, parts[i].tail = f.fields()
+	}
+	k.findSlots(parts)
 	k.sc.steps = make([]step, len(frames))
 	for i, f := range frames {
-		fs, _ := f.fields()
-		k.sc.steps[i] = k.describe(i, f, fs)
+		k.sc.steps[i] = k.describe(f, parts[i].fields)
 	}
 	k.placeJump()
-	k.numberSteps(frames)
+	k.numberSteps(parts)
 	for i, f := range frames {
-		k.compileStep(i, f)
+		k.compileStep(i, f.proto, parts[i])
 	}
 	k.sc.end = k.sc.steps[len(frames)-1].at
 	k.firsts()
@@ -53,35 +62,11 @@ func compile(kind, name string, sp script, frames []frame) (*score, error) {
 }
 
 // describe fills in what a step is, before its template.
-func (k *compiler) describe(i int, f frame, fs []field) step {
+func (k *compiler) describe(f frame, fs []field) step {
 	s := step{at: f.at - k.base, own: f.at - k.base, proto: f.proto, typ: frameType(f), leg: -1, bridge: -1}
 	s.float = floating[s.typ]
 	for _, x := range fs {
-		switch x.key {
-		case "timestamp":
-			s.own = parseISO(x.val) - k.base
-		case "Event-Date-Timestamp":
-			v, _ := strconv.ParseInt(x.val, 10, 64)
-			s.own = v - k.base
-		case "Event-Subclass":
-			s.sub = x.val
-		case "CC-Action":
-			s.action = x.val
-		case "Unique-ID", "Uniqueid":
-			if n := k.slotOf(x.val); n >= 0 && s.leg < 0 {
-				s.leg = n
-			}
-		case "BridgeUniqueid":
-			s.bridge = k.slotOf(x.val)
-		case "Channel-State", "dialstatus", "DialStatus":
-			s.vary = x.val
-		case "variable_uuid":
-			s.full = true
-		case "variable", "Variable":
-			s.varName = x.val
-		case "value", "Value":
-			s.varValue = x.val
-		}
+		k.describeBy(&s, x)
 	}
 	if f.proto == protoARI {
 		k.ariObjects(&s, f.raw)
@@ -90,6 +75,33 @@ func (k *compiler) describe(i int, f frame, fs []field) step {
 		s.touches = []touch{{slot: s.leg}}
 	}
 	return s
+}
+
+func (k *compiler) describeBy(s *step, x field) {
+	switch x.key {
+	case "timestamp":
+		s.own = parseISO(x.val) - k.base
+	case "Event-Date-Timestamp":
+		s.own = parseInt(x.val) - k.base
+	case "Event-Subclass":
+		s.sub = x.val
+	case "CC-Action":
+		s.action = x.val
+	case "Unique-ID", "Uniqueid":
+		if s.leg < 0 {
+			s.leg = k.slotOf(x.val)
+		}
+	case "BridgeUniqueid":
+		s.bridge = k.slotOf(x.val)
+	case "Channel-State", "dialstatus", "DialStatus":
+		s.vary = x.val
+	case "variable_uuid":
+		s.full = true
+	case "variable", "Variable":
+		s.varName = x.val
+	case "value", "Value":
+		s.varValue = x.val
+	}
 }
 
 // placeJump makes room for a wait in the queue, before the agent's leg comes up.
@@ -183,13 +195,13 @@ func (k *compiler) findSpans() error {
 
 // numberSteps works out how event numbers run: holes before an event, and neighbours that were sent the wrong way
 // round. A hole of more than two numbers belonged to other calls and is closed.
-func (k *compiler) numberSteps(frames []frame) {
+func (k *compiler) numberSteps(frames []parts) {
 	if k.sc.kind != "freeswitch" {
 		return
 	}
 	numbers := make([]int64, len(frames))
 	for i, f := range frames {
-		numbers[i] = eventNumber(f)
+		numbers[i] = eventNumber(f.fields)
 	}
 	closed, last := map[int64]int64{}, int64(0)
 	for i, n := range slices.Sorted(slices.Values(numbers)) {
@@ -218,8 +230,7 @@ func (k *compiler) hole(n int64) int {
 	return k.slotOf("#" + strconv.FormatInt(n, 10))
 }
 
-func eventNumber(f frame) int64 {
-	fs, _ := f.fields()
+func eventNumber(fs []field) int64 {
 	for _, x := range fs {
 		if x.key == "Event-Sequence" {
 			n, _ := strconv.ParseInt(x.val, 10, 64)
@@ -240,8 +251,8 @@ func (k *compiler) firsts() {
 }
 
 // compileStep makes the templates of step i.
-func (k *compiler) compileStep(i int, f frame) {
-	fs, tail := f.fields()
+func (k *compiler) compileStep(i int, p proto, in parts) {
+	fs := in.fields
 	k.marks.note(&k.sc.steps[i])
 	s := &k.sc.steps[i]
 	var wire, plain template
@@ -252,14 +263,14 @@ func (k *compiler) compileStep(i int, f frame) {
 			last = x.val
 		}
 		pieces := k.subst(i, x, fs, last)
-		wire = wire.add(x.pre, pieces, f.proto)
-		if f.proto == protoESL {
+		wire = wire.add(x.pre, pieces, p)
+		if p == protoESL {
 			plain = plain.add(x.key+": ", pieces, protoAnswer)
 			plain = plain.lit("\n")
 		}
 	}
-	wire = wire.lit(tail)
-	if f.proto == protoESL {
+	wire = wire.lit(in.tail)
+	if p == protoESL {
 		s.plain = plain.lit("\n")
 		k.spareEncoding(s.plain)
 	}

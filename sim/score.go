@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"embed"
 	"fmt"
 )
@@ -147,12 +148,21 @@ var floating = map[string]bool{"TestEvent": true, "RTCPSent": true, "RTCPReceive
 
 // frameType is the event's name, or nothing for a frame that is no event.
 func frameType(f frame) string {
-	want := map[proto]string{protoARI: "type", protoAMI: "Event", protoESL: "Event-Name"}[f.proto]
-	fs, _ := f.fields()
-	for _, x := range fs {
-		if x.key == want {
-			return x.val
-		}
+	before, after := `"type":"`, `"`
+	switch {
+	case f.proto == protoAMI:
+		before, after = "Event: ", "\r\n"
+	case f.proto == protoESL && f.plain:
+		before, after = "Event-Name: ", "\n"
+	case f.proto == protoESL:
+		before = `"Event-Name":"`
+	case f.proto == protoAnswer:
+		return ""
 	}
-	return ""
+	i := bytes.Index(f.raw, []byte(before))
+	if i < 0 || f.proto == protoAMI && i > 0 {
+		return ""
+	}
+	name, _, _ := bytes.Cut(f.raw[i+len(before):], []byte(after))
+	return string(name)
 }

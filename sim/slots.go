@@ -41,10 +41,9 @@ var randomKeys = map[string]bool{
 }
 
 // findSlots lists what the call's own values are, before anything is compiled.
-func (k *compiler) findSlots(frames []frame) {
+func (k *compiler) findSlots(frames []parts) {
 	for _, f := range frames {
-		fs, _ := f.fields()
-		for _, x := range fs {
+		for _, x := range f.fields {
 			k.slotsIn(x)
 		}
 	}
@@ -67,6 +66,9 @@ func (k *compiler) slotsIn(x field) {
 	case randomKeys[x.key] && x.val != "" && !reUUID.MatchString(x.val):
 		token, _, _ := strings.Cut(x.val, "@")
 		k.slotLiteral(slotRandom, token, 0)
+	}
+	if len(x.val) < 9 { // no id is shorter
+		return
 	}
 	k.preciseTimes(x.val)
 	for kind, re := range map[slotKind]*regexp.Regexp{slotUnique: reUnique, slotCallID: reCallID} {

@@ -33,7 +33,9 @@ func splice(kind string, intro, main []frame) ([]frame, error) {
 	if gap < 0 {
 		s.shift = -((-gap) / second) * second
 	}
-	s.renum = eventNumber(intro[end-1]) + 1 - eventNumber(main[from])
+	a, _ := intro[end-1].fields()
+	b, _ := main[from].fields()
+	s.renum = eventNumber(a) + 1 - eventNumber(b)
 	s.learn(intro[:end], main)
 	out := slices.Clone(intro[:end])
 	for i := range out {
@@ -95,21 +97,20 @@ func (s *splicer) learn(intro, main []frame) {
 	}
 	s.past["start"] = parseInt(value(a, "Caller-Channel-Created-Time"))
 	s.past["answer"] = parseInt(value(a, "Caller-Channel-Answered-Time"))
-	answered := frame{}
-	for _, f := range main {
-		if frameType(f) == "CHANNEL_ANSWER" {
-			answered = f
-			break
-		}
-	}
-	fs, _ := answered.fields()
-	if t := value(fs, "Caller-Channel-Progress-Time"); len(t) == 16 {
-		s.times[parseInt(t)] = s.past["answer"]
-	}
+	s.learnAnswer(main)
+}
+
+// learnAnswer maps when the second part's first leg was answered to when the first part's was.
+func (s *splicer) learnAnswer(main []frame) {
 	for _, f := range main {
 		fs, _ := f.fields()
-		if t := value(fs, "Caller-Channel-Answered-Time"); value(fs, "Unique-ID") == s.leg && len(t) == 16 {
-			s.times[parseInt(t)] = s.past["answer"]
+		if value(fs, "Unique-ID") != s.leg {
+			continue
+		}
+		for _, key := range []string{"Caller-Channel-Progress-Time", "Caller-Channel-Answered-Time"} {
+			if t := value(fs, key); len(t) == 16 {
+				s.times[parseInt(t)] = s.past["answer"]
+			}
 		}
 	}
 }
