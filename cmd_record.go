@@ -123,7 +123,7 @@ func (r *recorder) sessions(ctx context.Context, a core.Adapter) error {
 		err := a.Run(ctx, r)
 		switch {
 		case ctx.Err() != nil:
-			return nil //nolint:nilerr // the end that was asked for
+			return nil
 		case r.err() != nil:
 			return r.err()
 		case core.IsPermanent(err):
