@@ -64,6 +64,9 @@ func (s *session) serve(g *group) error {
 	if err := s.introduce(g.ctx, missing); err != nil {
 		return err
 	}
+	if err := s.measure(g.ctx); err != nil { // first of all: no event can be judged without it
+		return err
+	}
 	if err := s.snapshot(g.ctx); err != nil {
 		return err
 	}
@@ -209,28 +212,33 @@ func (s *session) drain() {
 	_ = s.flush(call.At(time.Now()) + call.Second) // nothing more will come to wait for; the router may be gone
 }
 
-// clock measures the switch's clock at once and every ten seconds.
+// clock measures the switch's clock every ten seconds.
 func (s *session) clock(ctx context.Context) error {
 	tick := time.NewTicker(clockInterval)
 	defer tick.Stop()
 	for {
-		sample, err := s.rest.ping(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
-			s.out.Count("clock_failed", 1)
-			s.log.Debug("measuring the clock by ARI", "err", err)
-		default:
-			if err := s.out.Clock(sample); err != nil {
-				return err
-			}
-		}
 		s.a.countHighest(s)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return nil
 		}
+		if err := s.measure(ctx); err != nil {
+			return err
+		}
 	}
+}
+
+// measure asks the switch's clock once. An answer that does not come is counted; the error is the router's.
+func (s *session) measure(ctx context.Context) error {
+	sample, err := s.rest.ping(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case err != nil:
+		s.out.Count("clock_failed", 1)
+		s.log.Debug("measuring the clock by ARI", "err", err)
+		return nil
+	}
+	return s.out.Clock(sample)
 }

@@ -103,6 +103,7 @@ type session struct {
 	out   core.Emitter
 	norm  *normalizer
 	watch continuity
+	first *core.ClockSample // taken before the subscription
 }
 
 func (s *session) run(ctx context.Context) error {
@@ -113,6 +114,11 @@ func (s *session) run(ctx context.Context) error {
 	s.c.q.steady() // no answer is waited for any more
 	if err := s.out.Up(inst); err != nil {
 		return err
+	}
+	if s.first != nil { // first of all: no event can be judged without it
+		if err := s.out.Clock(*s.first); err != nil {
+			return err
+		}
 	}
 	if err := s.emitSnapshot(snap); err != nil {
 		return err
@@ -132,6 +138,9 @@ func (s *session) start(ctx context.Context) (*snapshot, core.Instance, error) {
 	ctx, cancel := context.WithTimeout(ctx, startupTimeout)
 	defer cancel()
 	inst := core.Instance{Kind: Kind}
+	if sent, answered, at, err := clockTime(ctx, s.c); err == nil {
+		s.first = &core.ClockSample{Sent: sent, Answered: answered, Switch: at}
+	}
 	if err := subscribe(ctx, s.c, s.a.cfg.Format, subscribed); err != nil {
 		return nil, inst, err
 	}

@@ -237,7 +237,7 @@ func TestHeartbeatsKeepTheLinkAndTheClockIsAsked(t *testing.T) {
 				t.Errorf("gap %s", h.gap)
 			}
 		}
-		if clocks != 21 || beats != 11 {
+		if clocks != 22 || beats != 11 {
 			t.Errorf("%d clock samples and %d frames in 205 s", clocks, beats)
 		}
 	})
@@ -246,7 +246,13 @@ func TestHeartbeatsKeepTheLinkAndTheClockIsAsked(t *testing.T) {
 func TestSwitchThatStopsAnsweringEndsTheSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := piped(t, testConfig("fs:8021"), 1000, func(f *fakeSwitch, c net.Conn) {
-			f.onCommand = func(p *peer, cmd string) bool { return cmd == "api strmicroepoch" }
+			asked := 0
+			f.onCommand = func(_ *peer, cmd string) bool {
+				if cmd == "api strmicroepoch" {
+					asked++
+				}
+				return cmd == "api strmicroepoch" && asked > 1
+			}
 			f.serve(c)
 		})
 		err := r.ends(t)
@@ -283,10 +289,10 @@ func TestSlowEventEndsTheSessionAndIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := piped(t, testConfig("fs:8021"), 1000, func(f *fakeSwitch, c net.Conn) {
 			f.onCommand = func(p *peer, cmd string) bool {
-				if cmd != "api strmicroepoch" {
+				if cmd != "api show calls as json" {
 					return false
 				}
-				p.response("1795351509748907")
+				p.response(`{"row_count": 0}`)
 				for _, b := range []byte("Content-Length: 4\nContent-Type: text/event-json\n\n{}{}") {
 					p.write(string(b))
 					time.Sleep(time.Second)
