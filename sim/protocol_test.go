@@ -435,3 +435,22 @@ func TestWebsocketManners(t *testing.T) {
 		t.Errorf("head of a long frame: %s", got)
 	}
 }
+
+// No client input makes the websocket reader panic or allocate beyond its bound.
+func FuzzClientFrame(f *testing.F) {
+	f.Add([]byte{0x89, 0x83, 1, 2, 3, 4, 5, 6, 7})
+	f.Add([]byte{0x88, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
+	f.Add([]byte{0x81, 0xfe, 0, 1, 0, 0, 0, 0, 'x'})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := bufio.NewReader(strings.NewReader(string(b)))
+		for {
+			_, p, err := wsRead(r)
+			if err != nil {
+				return
+			}
+			if len(p) > maxControl {
+				t.Errorf("a frame of %d bytes was read", len(p))
+			}
+		}
+	})
+}

@@ -63,7 +63,7 @@ var scripts = map[string]script{
 	"unallocated": {recording: "unallocated", outcome: call.Failed, hangupBy: "switch", waits: both()},
 	"click_to_call": {recording: "originate_click_to_call", agents: 2, outcome: call.Answered, hangupBy: "agent1", answered: []int{0, 1}, direction: call.Internal,
 		waits: both("ring", "ring2", "talk")},
-	"conference": {recording: "conference", agents: 2, outcome: call.Answered, hangupBy: "caller", answered: []int{0, 1},
+	"conference": {recording: "conference", agents: 2, outcome: call.Answered, answered: []int{0, 1},
 		waits: each(w{"room", "ring", "room", "ring2", "", "talk", "", "", ""}, w{"room", "ring", "room", "ring2", "talk", "", ""})},
 	"agent_break": {recording: "agent_states", agents: 2, idle: true,
 		waits: each(w{"break", "break", "break"}, w{"break", "break", "break", "break"})},

@@ -18,7 +18,7 @@ type Truth struct {
 	Agents     []string
 	AnsweredBy []string
 	Outcome    call.Outcome // empty: no call at all (agents changed state)
-	HangupBy   string       // caller, switch or an agent's id
+	HangupBy   string       // caller, switch or an agent's id; empty where each left by himself
 	Started    time.Time    // by the switch's clock
 	Ended      time.Time
 	Cut        bool // hung up through the control interface: outcome and hang-up differ from the script's
