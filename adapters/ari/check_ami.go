@@ -33,7 +33,7 @@ func (k *checker) ami(ctx context.Context) map[string]string {
 	}
 	g := newGroup(ctx)
 	g.start(c.run)
-	defer g.stop(nil)
+	defer func() { _ = g.stop(nil) }()
 	k.ok("AMI login", fmt.Sprintf("user %s accepted by %s", cfg.Username, cfg.Address))
 	k.amiClock(ctx, c)
 	k.amiPrivileges(ctx, c)

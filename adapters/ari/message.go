@@ -19,6 +19,3 @@ func (m message) get(key string) string {
 	}
 	return ""
 }
-
-// equalFold compares AMI keys and event names, which differ in case between versions.
-func equalFold(a, b string) bool { return strings.EqualFold(a, b) }

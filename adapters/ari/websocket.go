@@ -58,7 +58,7 @@ func dialEvents(ctx context.Context, r *rest, app string) (*websocket.Conn, erro
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
 	defer cancel()
 	address := r.base + "/events?" + url.Values{"app": {app}, "subscribeAll": {"true"}}.Encode()
-	conn, resp, err := websocket.Dial(ctx, address, &websocket.DialOptions{
+	conn, resp, err := websocket.Dial(ctx, address, &websocket.DialOptions{ //nolint:bodyclose // Dial says that the body never needs closing
 		HTTPClient:      r.client,
 		HTTPHeader:      header,
 		CompressionMode: websocket.CompressionDisabled,

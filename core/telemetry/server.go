@@ -105,7 +105,9 @@ func serve(ctx context.Context, ln net.Listener, h http.Handler) error {
 	if err := srv.Shutdown(stop); err != nil {
 		_ = srv.Close() // the deadline passed: cut what is left
 	}
-	<-done
+	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("telemetry server: %w", err)
+	}
 	return nil
 }
 

@@ -92,7 +92,8 @@ func TestMetricsSayWhatHappened(t *testing.T) {
 
 func TestHandlesAreStable(t *testing.T) {
 	tel := open(t, Options{})
-	if tel.Link("a", "x") != tel.Link("a", "x") || tel.Sink("a") != tel.Sink("a") {
+	link, sink := tel.Link("a", "x"), tel.Sink("a")
+	if link != tel.Link("a", "x") || sink != tel.Sink("a") {
 		t.Error("the same id gave another handle")
 	}
 	var none *T
