@@ -21,7 +21,7 @@ func (c *conn) misbehave(ctx context.Context) {
 		if !c.pause(ctx, d) {
 			return
 		}
-		cut, junk, half = cut-d, junk-d, half-d
+		cut, half = cut-d, half-d
 		switch {
 		case cut <= 0:
 			c.cut("ordered fault")

@@ -20,7 +20,7 @@ func TestOrderedFaults(t *testing.T) {
 			o.Rate, o.Faults = 50, f
 			a, s := startAsterisk(t, o), startFreeSWITCH(t, o)
 			_, ari := dialARI(t, a.ARIAddr(), "x")
-			bad, err := error(nil), error(nil)
+			var bad, err error
 			for {
 				var p []byte
 				if _, p, err = readWS(ari); err != nil {

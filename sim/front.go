@@ -17,7 +17,6 @@ type front struct {
 	opt    Options
 	skew   atomic.Int64 // nanoseconds
 	ledger ledger
-	seed   uint64
 
 	ctx    context.Context
 	stop   context.CancelFunc

@@ -8,7 +8,7 @@ import (
 )
 
 // readAll reads the frames of every connection of a switch until its calls are over.
-type read struct{ ari, ami, esl [][]byte }
+type read struct{ ari, ami [][]byte }
 
 // playAsterisk runs opt to its end with one reader of each kind, and hands back what they got.
 func playAsterisk(t *testing.T, opt Options, place ...string) (read, *Asterisk) {

@@ -99,10 +99,6 @@ func until(t *testing.T, r *bufio.Reader, fits func(wireEvent) bool) wireEvent {
 	}
 }
 
-func isUp(e wireEvent) bool {
-	return e[".type"] == "ChannelEnteredBridge" && strings.HasPrefix(e[".channel.name"], "PJSIP/agent")
-}
-
 // The snapshot has the keys that the recorded one has, and hanging up a channel ends the call.
 func TestARISnapshotAndHangup(t *testing.T) {
 	o := quiet()

@@ -2,7 +2,7 @@ package sim
 
 import (
 	"bufio"
-	"crypto/sha1" //nolint:gosec // RFC 6455 section 4.2.2 asks for it
+	"crypto/sha1" // RFC 6455, 4.2.2 asks for SHA-1 // RFC 6455 section 4.2.2 asks for it
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
@@ -39,7 +39,7 @@ func wsUpgrade(w http.ResponseWriter, r *http.Request) (net.Conn, *bufio.Reader,
 	if err != nil {
 		return nil, nil, err
 	}
-	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) //nolint:gosec
+	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) // RFC 6455, 4.2.2 asks for SHA-1
 	answer := "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " +
 		base64.StdEncoding.EncodeToString(sum[:]) + "\r\n"
 	if p := r.Header.Get("Sec-Websocket-Protocol"); p != "" {
