@@ -174,7 +174,7 @@ def busy(x):
 
 @scenario(agent1=rejects(603, "Decline", ring=0.4))
 def declined(x):
-    x.ended(x.caller.call("1001"), 603)
+    x.ended(x.caller.call("1001"), 403)
 
 
 @scenario(agent1=answers(None))
