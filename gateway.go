@@ -47,7 +47,7 @@ func assemble(ctx context.Context, cfg *configs.Config, log *slog.Logger, onEven
 	g.router, err = router.New(router.Options{
 		Links: links, Sinks: sinks, Enrichers: enrichers, Fresh: fresh.New(freshOptions(cfg)),
 		Tracker: call.NewTracker(call.Options{}), Telemetry: tel, Log: log, OnEvent: onEvent,
-		DrainTimeout: cfg.DrainTimeout, RawPassthrough: wantsRaw(cfg),
+		DrainTimeout: cfg.DrainTimeout,
 	})
 	if err != nil {
 		closeSinks(sinks)
@@ -56,14 +56,10 @@ func assemble(ctx context.Context, cfg *configs.Config, log *slog.Logger, onEven
 	return g, nil
 }
 
-// wantsRaw says whether native messages are delivered: asked for in general, or by a switch.
-func wantsRaw(cfg *configs.Config) bool {
-	for _, s := range cfg.Switches {
-		if r, ok := s.Config.(interface{ RawPassthrough() bool }); ok && r.RawPassthrough() {
-			return true
-		}
-	}
-	return cfg.RawPassthrough
+// wantsRaw says whether this switch's native messages are to be delivered too.
+func wantsRaw(s configs.Switch) bool {
+	r, ok := s.Config.(interface{ RawPassthrough() bool })
+	return ok && r.RawPassthrough()
 }
 
 func openLinks(cfg *configs.Config, log *slog.Logger) ([]router.Link, error) {
@@ -73,7 +69,7 @@ func openLinks(cfg *configs.Config, log *slog.Logger) ([]router.Link, error) {
 		if err != nil {
 			return nil, fmt.Errorf("opening switch %s: %w", s.ID, err)
 		}
-		links = append(links, router.Link{ID: s.ID, Kind: switchKinds[s.Kind], Adapter: a})
+		links = append(links, router.Link{ID: s.ID, Kind: switchKinds[s.Kind], Adapter: a, Raw: cfg.RawPassthrough || wantsRaw(s)})
 	}
 	return links, nil
 }

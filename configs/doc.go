@@ -51,7 +51,8 @@ type Switch struct {
 type Sink struct {
 	Name string // the kind, unless given
 	Kind string
-	// WhenFull says what happens once the sink's queue is full: block (everything waits) or drop (counted).
+	// WhenFull says what happens once the sink's queue is full: block (everything waits), the default for a sink alone,
+	// or drop (counted, and told by a source.gap), the default for one of several: sinks must not stall one another.
 	WhenFull string `yaml:"when_full"`
 
 	Config core.SinkConfig `yaml:"-"` // the kind's own keys

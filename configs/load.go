@@ -88,7 +88,7 @@ func (p *plugins) switches(n ast.Node) {
 func (p *plugins) sinks(n ast.Node) {
 	for i, item := range p.d.list(n, "sinks") {
 		path := fmt.Sprintf("sinks[%d]", i)
-		s := Sink{WhenFull: Block}
+		var s Sink
 		kind := p.d.kind(item, path, names(p.kinds.Sinks))
 		if kind == "" {
 			continue
@@ -100,6 +100,19 @@ func (p *plugins) sinks(n ast.Node) {
 		}
 		p.c.Sinks = append(p.c.Sinks, s)
 	}
+	for i := range p.c.Sinks {
+		if s := &p.c.Sinks[i]; s.WhenFull == "" {
+			s.WhenFull = defaultWhenFull(len(p.c.Sinks))
+		}
+	}
+}
+
+// defaultWhenFull: a sink alone makes the links wait, so that nothing is lost; one of several must not stall the others.
+func defaultWhenFull(sinks int) string {
+	if sinks > 1 {
+		return Drop
+	}
+	return Block
 }
 
 // defaultSink puts the file sink in when none is configured, so that nothing received is lost for want of one.

@@ -101,7 +101,7 @@ func runThrough(b *testing.B, o Options, frames []core.Frame) int64 {
 		return nil
 	})
 	hole := &sinkhole{}
-	o.Links, o.Sinks = []Link{{"pbx", "asterisk", a}}, []NamedSink{{Name: "hole", Sink: hole}}
+	o.Links, o.Sinks = []Link{{ID: "pbx", Kind: "asterisk", Adapter: a}}, []NamedSink{{Name: "hole", Sink: hole}}
 	r, err := New(o)
 	if err != nil {
 		b.Fatal(err)

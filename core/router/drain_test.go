@@ -55,7 +55,7 @@ func TestDrainOrder(t *testing.T) {
 			}
 			return nil
 		}
-		r, stop := start(t, Options{Links: []Link{{"pbx", "asterisk", a}}, Sinks: []NamedSink{{Name: "m", Sink: m, BatchItems: 200}}})
+		r, stop := start(t, Options{Links: []Link{{ID: "pbx", Kind: "asterisk", Adapter: a}}, Sinks: []NamedSink{{Name: "m", Sink: m, BatchItems: 200}}})
 		time.Sleep(5 * time.Second)
 		if q := r.Status().Sinks[0].Queue; q < 1000 {
 			t.Fatalf("no backlog to drain: %d", q)
@@ -74,7 +74,7 @@ func TestDrainEndsInTimeAndCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var sent atomic.Int64
 		m := &memory{write: func(context.Context, []core.Item) error { return errors.New("no broker") }}
-		r, stop := start(t, Options{Links: []Link{{"pbx", "asterisk", talker(t, 1000, &sent)}}, DrainTimeout: 5 * time.Second,
+		r, stop := start(t, Options{Links: []Link{{ID: "pbx", Kind: "asterisk", Adapter: talker(t, 1000, &sent)}}, DrainTimeout: 5 * time.Second,
 			QueueLen: 10, Sinks: []NamedSink{{Name: "m", Sink: m, QueueItems: 50}}})
 		time.Sleep(time.Minute)
 		began := time.Now()
@@ -96,7 +96,7 @@ func TestDrainLeavesStuckPartsBehind(t *testing.T) {
 		free := make(chan struct{})
 		a := sessions(func(_ context.Context, out core.Emitter) error { must(t, up(out)); <-free; return nil })
 		m := &memory{write: func(context.Context, []core.Item) error { <-free; return nil }}
-		_, stop := start(t, Options{Links: []Link{{"pbx", "asterisk", a}}, Sinks: []NamedSink{{Name: "m", Sink: m}}})
+		_, stop := start(t, Options{Links: []Link{{ID: "pbx", Kind: "asterisk", Adapter: a}}, Sinks: []NamedSink{{Name: "m", Sink: m}}})
 		synctest.Wait()
 		began := time.Now()
 		err := stop()

@@ -31,6 +31,7 @@ type link struct {
 	id      string
 	index   uint16
 	adapter core.Adapter
+	raw     bool
 	tel     *telemetry.Link
 	stats   linkStats
 	state   linkState
@@ -38,7 +39,7 @@ type link struct {
 }
 
 func newLink(r *Router, l Link, index uint16) *link {
-	k := &link{r: r, id: l.ID, index: index, adapter: l.Adapter, tel: r.o.Telemetry.Link(l.ID, l.Kind)}
+	k := &link{r: r, id: l.ID, index: index, adapter: l.Adapter, raw: l.Raw, tel: r.o.Telemetry.Link(l.ID, l.Kind)}
 	k.state.ref = call.SwitchRef{ID: l.ID, Kind: l.Kind}
 	k.stats.kind = l.Kind
 	return k

@@ -139,7 +139,7 @@ func (p *loop) handle(m *message) {
 }
 
 func (p *loop) frame(l *link, m *message) {
-	if p.r.o.RawPassthrough && len(m.raw) > 0 {
+	if l.raw && len(m.raw) > 0 {
 		p.dead(core.StreamRaw, l, m)
 	}
 	for i := range m.obs {

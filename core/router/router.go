@@ -38,6 +38,7 @@ type Link struct {
 	ID      string // switch_id
 	Kind    string // asterisk, freeswitch, sip; what the session's Instance says replaces it
 	Adapter core.Adapter
+	Raw     bool // every frame's bytes on the raw stream
 }
 
 // WhenFull says what happens to items for which a sink's queue has no room.
@@ -86,8 +87,6 @@ type Options struct {
 	DrainTimeout time.Duration // from the end of Run's context to its return; default 10 s
 	Backoff      Backoff       // of the links
 	SinkBackoff  Backoff       // of failed writes; default 100 ms to 10 s
-
-	RawPassthrough bool // every frame's bytes on the raw stream
 
 	// TombstoneAfter is how long after its record a call stays on the calls stream before a tombstone follows; default
 	// 24 h, negative for never. Tombstones bounds how many calls wait for theirs (24 bytes each); default 500,000: when

@@ -30,7 +30,7 @@ func TestEventsReachEverySinkInOrder(t *testing.T) {
 			return nil
 		})
 		one, two := &memory{}, &memory{}
-		_, stop := start(t, Options{Links: []Link{{"pbx", "asterisk", a}}, QueueLen: 10, SinkQueueLen: 20,
+		_, stop := start(t, Options{Links: []Link{{ID: "pbx", Kind: "asterisk", Adapter: a}}, QueueLen: 10, SinkQueueLen: 20,
 			Sinks: []NamedSink{{Name: "one", Sink: one}, {Name: "two", Sink: two, Streams: []core.Stream{core.StreamEvents}}}})
 		synctest.Wait()
 		must(t, stop())
@@ -65,7 +65,7 @@ func TestReconnectTellsGapBeforeSnapshot(t *testing.T) {
 				return nil
 			})
 		m := &memory{}
-		_, stop := start(t, Options{Links: []Link{{"pbx", "asterisk", a}}, Sinks: []NamedSink{{Name: "m", Sink: m}}})
+		_, stop := start(t, Options{Links: []Link{{ID: "pbx", Kind: "asterisk", Adapter: a}}, Sinks: []NamedSink{{Name: "m", Sink: m}}})
 		time.Sleep(5 * time.Minute)
 		must(t, stop())
 		want := []call.EventType{call.SourceUp, call.SourceDown, call.SourceUp, call.SourceGap, call.SourceReconciled, call.SourceGap, call.SourceDown}
@@ -103,7 +103,7 @@ func TestBackoffGrowsToItsCap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		refuse := func(context.Context, core.Emitter) error { return errors.New("refused") }
 		a := sessions(refuse, refuse, refuse, refuse, refuse)
-		_, stop := start(t, Options{Links: []Link{{"pbx", "asterisk", a}}, Backoff: Backoff{Min: time.Second, Max: 4 * time.Second}})
+		_, stop := start(t, Options{Links: []Link{{ID: "pbx", Kind: "asterisk", Adapter: a}}, Backoff: Backoff{Min: time.Second, Max: 4 * time.Second}})
 		time.Sleep(time.Hour)
 		must(t, stop())
 		want := []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 4 * time.Second, 4 * time.Second}
@@ -132,7 +132,7 @@ func TestPermanentErrorIsOneLineAndSlow(t *testing.T) {
 		refuse := func(context.Context, core.Emitter) error { return core.Permanent(errors.New("wrong password")) }
 		a := sessions(refuse, refuse, refuse, refuse)
 		m := &memory{}
-		_, stop := start(t, Options{Links: []Link{{"pbx", "asterisk", a}}, Sinks: []NamedSink{{Name: "m", Sink: m}},
+		_, stop := start(t, Options{Links: []Link{{ID: "pbx", Kind: "asterisk", Adapter: a}}, Sinks: []NamedSink{{Name: "m", Sink: m}},
 			Log: slog.New(slog.NewTextHandler(&logged, nil))})
 		time.Sleep(10 * time.Minute)
 		must(t, stop())
@@ -159,7 +159,7 @@ func TestPanicOfOneAdapterLeavesTheOther(t *testing.T) {
 			return nil
 		})
 		m := &memory{}
-		_, stop := start(t, Options{Links: []Link{{"bad", "asterisk", bad}, {"good", "freeswitch", good}}, Sinks: []NamedSink{{Name: "m", Sink: m}}})
+		_, stop := start(t, Options{Links: []Link{{ID: "bad", Kind: "asterisk", Adapter: bad}, {ID: "good", Kind: "freeswitch", Adapter: good}}, Sinks: []NamedSink{{Name: "m", Sink: m}}})
 		time.Sleep(2 * time.Minute)
 		must(t, stop())
 		if len(m.on(core.StreamEvents)) != 1 || len(bad.starts()) < 2 {
@@ -172,7 +172,7 @@ func TestEmitterOfAnEarlierSessionIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		old := make(chan core.Emitter, 1)
 		a := sessions(func(_ context.Context, out core.Emitter) error { old <- out; return errors.New("gone") })
-		_, stop := start(t, Options{Links: []Link{{"pbx", "asterisk", a}}})
+		_, stop := start(t, Options{Links: []Link{{ID: "pbx", Kind: "asterisk", Adapter: a}}})
 		time.Sleep(time.Minute)
 		if err := (<-old).Frame(frame(call.LegCreated, "a", "1")); !errors.Is(err, errSessionOver) {
 			t.Errorf("got %v", err)
@@ -193,7 +193,7 @@ func TestAfterEndAndStaleStreams(t *testing.T) {
 			return nil
 		})
 		m := &memory{}
-		_, stop := start(t, Options{Links: []Link{{"pbx", "asterisk", a}}, Sinks: []NamedSink{{Name: "m", Sink: m}},
+		_, stop := start(t, Options{Links: []Link{{ID: "pbx", Kind: "asterisk", Adapter: a}}, Sinks: []NamedSink{{Name: "m", Sink: m}},
 			TombstoneAfter: time.Hour})
 		time.Sleep(59 * time.Minute)
 		if n := len(m.on(core.StreamCalls)); n != 2 {
@@ -227,7 +227,7 @@ func TestDeadLettersAndRaw(t *testing.T) {
 			return nil
 		})
 		m := &memory{}
-		r, stop := start(t, Options{Links: []Link{{"pbx", "asterisk", a}}, Sinks: []NamedSink{{Name: "m", Sink: m}}, RawPassthrough: true})
+		r, stop := start(t, Options{Links: []Link{{ID: "pbx", Kind: "asterisk", Adapter: a, Raw: true}}, Sinks: []NamedSink{{Name: "m", Sink: m}}})
 		synctest.Wait()
 		s := r.Status().Links[0]
 		if s.DeadLetters != 1 || s.Received != 2 || s.Counters["unknown_type"] != 3 || s.Normalized != 2 {
@@ -257,7 +257,7 @@ func TestClockEvents(t *testing.T) {
 			return nil
 		})
 		m := &memory{}
-		r, stop := start(t, Options{Links: []Link{{"pbx", "asterisk", a}}, Sinks: []NamedSink{{Name: "m", Sink: m}}})
+		r, stop := start(t, Options{Links: []Link{{ID: "pbx", Kind: "asterisk", Adapter: a}}, Sinks: []NamedSink{{Name: "m", Sink: m}}})
 		synctest.Wait()
 		s := r.Status().Links[0]
 		if s.OffsetMS == nil || *s.OffsetMS != -1000 || s.Counters["clock_sample_refused"] != 1 {
@@ -294,7 +294,7 @@ func TestReloadBetweenFrames(t *testing.T) {
 		})
 		m := &memory{}
 		var seen []call.EventType
-		r, stop := start(t, Options{Links: []Link{{"pbx", "asterisk", a}}, Sinks: []NamedSink{{Name: "m", Sink: m}},
+		r, stop := start(t, Options{Links: []Link{{ID: "pbx", Kind: "asterisk", Adapter: a}}, Sinks: []NamedSink{{Name: "m", Sink: m}},
 			Enrichers: []core.Enricher{tagger("old")}, OnEvent: func(e *call.Event) { seen = append(seen, e.Type) }})
 		synctest.Wait()
 		must(t, r.Apply(t.Context(), Reload{Enrichers: []core.Enricher{tagger("new")},
@@ -323,7 +323,7 @@ func TestOptionsAreChecked(t *testing.T) {
 	a, m := sessions(), &memory{}
 	for want, o := range map[string]Options{
 		"no tracker":           {},
-		"links[1] (\"a\")":     {Tracker: newFakeTracker(), Links: []Link{{"a", "", a}, {"a", "", a}}},
+		"links[1] (\"a\")":     {Tracker: newFakeTracker(), Links: []Link{{ID: "a", Kind: "", Adapter: a}, {ID: "a", Kind: "", Adapter: a}}},
 		"sinks[0] (\"\")":      {Tracker: newFakeTracker(), Sinks: []NamedSink{{Sink: m}}},
 		"when_full: \"maybe\"": {Tracker: newFakeTracker(), Sinks: []NamedSink{{Name: "m", Sink: m, WhenFull: "maybe"}}},
 	} {

@@ -46,7 +46,7 @@ func TestSlowSinkDoesNotHoldUpOthers(t *testing.T) {
 		var sent atomic.Int64
 		open := make(chan struct{})
 		slow, quick := stuck(open), &memory{}
-		r, stop := start(t, Options{Links: []Link{{"pbx", "asterisk", talker(t, 1000, &sent)}},
+		r, stop := start(t, Options{Links: []Link{{ID: "pbx", Kind: "asterisk", Adapter: talker(t, 1000, &sent)}},
 			Sinks: []NamedSink{{Name: "slow", Sink: slow}, {Name: "quick", Sink: quick}}})
 		synctest.Wait()
 		if n := len(quick.on(core.StreamEvents)); n != 1000 {
@@ -69,7 +69,7 @@ func TestFullSinkBlocksTheLinksAndSaysSo(t *testing.T) {
 		var sent atomic.Int64
 		open := make(chan struct{})
 		slow := stuck(open)
-		r, stop := start(t, Options{Links: []Link{{"pbx", "asterisk", talker(t, 5000, &sent)}}, QueueLen: 50,
+		r, stop := start(t, Options{Links: []Link{{ID: "pbx", Kind: "asterisk", Adapter: talker(t, 5000, &sent)}}, QueueLen: 50,
 			Sinks: []NamedSink{{Name: "slow", Sink: slow, QueueItems: 100, BatchItems: 10}}})
 		synctest.Wait()
 		if n := sent.Load(); n > 1000 {
@@ -95,7 +95,7 @@ func TestFullSinkDropsAndSaysSo(t *testing.T) {
 		var sent atomic.Int64
 		open := make(chan struct{})
 		slow, quick := stuck(open), &memory{}
-		r, stop := start(t, Options{Links: []Link{{"pbx", "asterisk", talker(t, 5000, &sent)}},
+		r, stop := start(t, Options{Links: []Link{{ID: "pbx", Kind: "asterisk", Adapter: talker(t, 5000, &sent)}},
 			Sinks: []NamedSink{{Name: "slow", Sink: slow, QueueItems: 100, BatchItems: 10, WhenFull: Drop}, {Name: "quick", Sink: quick}}})
 		synctest.Wait()
 		if s := r.Status(); s.Ready || !s.Sinks[0].Full || s.Sinks[0].Dropped != 10_001-110 {
@@ -147,7 +147,7 @@ func TestFailedItemsAreRetriedBeforeLaterOnes(t *testing.T) {
 			}
 			return be
 		}}
-		r, stop := start(t, Options{Links: []Link{{"pbx", "asterisk", talker(t, 2000, &sent)}}, Sinks: []NamedSink{{Name: "m", Sink: m, BatchItems: 100}}})
+		r, stop := start(t, Options{Links: []Link{{ID: "pbx", Kind: "asterisk", Adapter: talker(t, 2000, &sent)}}, Sinks: []NamedSink{{Name: "m", Sink: m, BatchItems: 100}}})
 		time.Sleep(time.Minute)
 		s := r.Status().Sinks[0]
 		if s.Retried < 3 || s.DeadLetters != 2 || s.FailingSince != 0 || s.LastError != "" {
@@ -183,7 +183,7 @@ func TestFailingSinkIsNotReady(t *testing.T) {
 			}
 			return nil
 		}}
-		r, stop := start(t, Options{Links: []Link{{"pbx", "asterisk", talker(t, 10, &sent)}}, Sinks: []NamedSink{{Name: "m", Sink: m}}})
+		r, stop := start(t, Options{Links: []Link{{ID: "pbx", Kind: "asterisk", Adapter: talker(t, 10, &sent)}}, Sinks: []NamedSink{{Name: "m", Sink: m}}})
 		time.Sleep(10 * time.Minute)
 		ok, detail := r.Ready()
 		if s := detail.(Status); ok || s.Sinks[0].LastError != "no broker" || s.Sinks[0].FailingSince == 0 {

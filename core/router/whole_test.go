@@ -21,7 +21,7 @@ func TestBlindIntervalWithTheRealTracker(t *testing.T) {
 	must(t, err)
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{}
-		r, stop := start(t, Options{Links: []Link{{"pbx", "asterisk", blindAdapter(t)}}, Sinks: []NamedSink{{Name: "m", Sink: m}},
+		r, stop := start(t, Options{Links: []Link{{ID: "pbx", Kind: "asterisk", Adapter: blindAdapter(t)}}, Sinks: []NamedSink{{Name: "m", Sink: m}},
 			Tracker: call.NewTracker(call.Options{}), Telemetry: tel})
 		time.Sleep(10 * time.Minute)
 		if n := r.Status().ActiveCalls; n != 0 {
