@@ -6,12 +6,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"os/exec"
 	"reflect"
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -29,7 +27,6 @@ func TestScenarios(t *testing.T) {
 	delete(truth, "idle") // nothing happens in it
 	g := start(t, settings{})
 	g.waitReady()
-	capture := capturePackets(t)
 	for _, name := range slices.Sorted(maps.Keys(truth)) {
 		t.Run(name, func(t *testing.T) { playScenario(t, g, name, truth[name]) })
 	}
@@ -50,32 +47,59 @@ func TestScenarios(t *testing.T) {
 	})
 	t.Run("cloudevents", func(t *testing.T) { checkCloudEvents(t, c) })
 	t.Run("calls topic", func(t *testing.T) { checkCallsTopic(t, c) })
-	t.Run("wire", func(t *testing.T) { checkWire(t, c, capture()) })
 }
 
+// attempts is how often a scenario is played when only its times are wrong: on a busy machine phones oversleep, and
+// Asterisk sends a packet long after the event that tells of it. What happened must be right each time.
+const attempts = 3
+
 func playScenario(t *testing.T, g *gateway, name string, want adaptertest.Scenario) {
-	from := time.Now()
-	play(t, name)
-	g.waitIdle()
-	to := time.Now()
-	records := recordsOf(t, "cti.", from, to)
+	for n := 1; ; n++ {
+		from := time.Now()
+		capture := capturePackets(t, fmt.Sprintf("%s-%d.pcap", name, n))
+		play(t, name)
+		g.waitIdle()
+		records := recordsOf(t, "cti.", from, time.Now())
+		wrong, late := compareStories(records, want)
+		late = append(late, compareWire(records, capture())...)
+		for _, fault := range wrong {
+			t.Error(fault)
+		}
+		if name == "agent_states" {
+			checkAgents(t, from)
+		}
+		if t.Failed() || len(late) == 0 {
+			return
+		}
+		if n == attempts {
+			t.Errorf("the times were wrong %d times:\n%s", n, strings.Join(late, "\n"))
+			return
+		}
+		t.Logf("playing it again, for its times:\n%s", strings.Join(late, "\n"))
+	}
+}
+
+// compareStories compares with the truth. Faults in how long a hold was are apart: the phones' own.
+func compareStories(records []*call.Event, want adaptertest.Scenario) (wrong, late []string) {
 	stories := adaptertest.Stories(records)
 	if len(stories) != len(want.Interactions) {
-		t.Fatalf("%d interactions, want %d", len(stories), len(want.Interactions))
+		return []string{fmt.Sprintf("%d interactions, want %d", len(stories), len(want.Interactions))}, nil
 	}
 	for i, s := range stories {
 		for _, fault := range s.Check("asterisk", want.Interactions[i]) {
-			t.Error(fault)
+			if strings.HasPrefix(fault, "hold is ") {
+				late = append(late, fault)
+			} else {
+				wrong = append(wrong, fault)
+			}
 		}
 		for _, r := range s.Records {
 			if r.Completeness != nil {
-				t.Errorf("call %s was seen whole, and its record says %+v", r.ID, *r.Completeness)
+				wrong = append(wrong, fmt.Sprintf("call %s was seen whole, and its record says %+v", r.ID, *r.Completeness))
 			}
 		}
 	}
-	if name == "agent_states" {
-		checkAgents(t, from)
-	}
+	return wrong, late
 }
 
 // checkAgents reads what became of the agents since from.
@@ -186,81 +210,4 @@ func checkCallsTopic(t *testing.T, c content) {
 	if len(last) != len(records) {
 		t.Errorf("%d calls in the calls topic, %d records", len(last), len(records))
 	}
-}
-
-// capturePackets captures the SIP packets until the function it returns is called, which gives the dialogs.
-func capturePackets(t *testing.T) func() []wireDialog {
-	file := scratch("sip.pcap")
-	cmd := exec.Command("tcpdump", "-Z", "root", "-i", "lo", "-U", "--immediate-mode", "-B", "16384", "-w", file, "udp and port "+sipPort)
-	var said lockedBuffer
-	cmd.Stderr = &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() { cmd.Wait(); close(done) }()
-	t.Cleanup(func() { cmd.Process.Kill(); <-done })
-	eventually(t, "tcpdump listens", 20*time.Second, func() bool {
-		select {
-		case <-done:
-			t.Fatalf("tcpdump ended: %s", said.String())
-		default:
-		}
-		return strings.Contains(said.String(), "listening on")
-	})
-	return func() (all []wireDialog) {
-		cmd.Process.Signal(syscall.SIGINT)
-		<-done
-		if err := json.Unmarshal([]byte(mustOutput(t, "./wire.py", file)), &all); err != nil {
-			t.Fatal(err)
-		}
-		return all
-	}
-}
-
-// wireDialog is a dialog as the packets have it, and when Asterisk acted on them if that was later.
-type wireDialog struct {
-	adaptertest.Dialog
-	Acted struct {
-		Answered float64 `json:"answered_at"`
-		Ended    float64 `json:"ended_at"`
-	} `json:"acted"`
-}
-
-// compare holds a connection against its dialog. A packet that waited more than 50 ms for a busy Asterisk counts from
-// when it was acted on.
-func (d wireDialog) compare(c *call.Connection) []string {
-	late := func(came, acted float64) float64 {
-		if acted-came > 0.05 {
-			return acted
-		}
-		return came
-	}
-	w := d.Dialog
-	w.Answered, w.Ended = late(w.Answered, d.Acted.Answered), late(w.Ended, d.Acted.Ended)
-	return w.Compare(c)
-}
-
-// checkWire compares ring and talk times with the packets, connection by connection.
-func checkWire(t *testing.T, c content, dialogs []wireDialog) {
-	byID, seen := map[string]wireDialog{}, map[string]bool{}
-	for _, d := range dialogs {
-		byID[d.CallID] = d
-	}
-	for _, r := range c.events(t, "records") {
-		for _, leg := range r.Call.Connections {
-			if d, ok := byID[leg.SIPCallID]; ok {
-				seen[leg.SIPCallID] = true
-				for _, fault := range d.compare(leg) {
-					t.Errorf("%s to %s: %s", leg.ID, r.Call.To.Number, fault)
-				}
-			}
-		}
-	}
-	for id := range byID {
-		if !seen[id] {
-			t.Errorf("SIP dialog %s is in no record", id)
-		}
-	}
-	t.Logf("%d SIP dialogs agree with the records", len(seen))
 }
