@@ -9,7 +9,7 @@ GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 10s
 ARGS     ?=
 
-.PHONY: help run demo build test test-live lint bench fuzz-short clean
+.PHONY: help run demo build test test-live lint bench bench-e2e fuzz-short clean
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,6 +34,9 @@ lint: ## golangci-lint, with the import rules
 
 bench: ## speed and memory; docs/performance.md says what to expect
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+bench-e2e: ## simulated switches through the gateway into real Kafka; needs what test-live needs
+	$(GO) test -tags live -run '^$$' -bench EndToEnd -benchtime 1x -timeout 20m ./deploy/live
 
 fuzz-short: ## every fuzz target for FUZZTIME
 	@$(GO) list -f '{{.Dir}} {{.ImportPath}}' ./... | while read -r dir pkg; do \

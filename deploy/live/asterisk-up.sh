@@ -9,6 +9,7 @@
 # ari.conf, http.conf and manager.conf are those of configs/asterisk, with the tests' ports and passwords: what the
 # gateway's users are told is what is tested. The user "stage" is the phones', who also place calls and log agents in.
 set -euo pipefail
+export PATH=$PATH:/usr/sbin:/sbin
 here=$(cd "$(dirname "$0")" && pwd)
 samples=$here/../../configs/asterisk
 root=${1:-${XDG_CACHE_HOME:-$HOME/.cache}/ctigate/asterisk}

@@ -26,9 +26,13 @@ type settings struct {
 	sinks    string // YAML of the sinks section; default the live Kafka
 	password string // default the right one
 	drain    string // default 15s
+	whole    string // a whole configuration instead
 }
 
 func (s settings) yaml() string {
+	if s.whole != "" {
+		return s.whole
+	}
 	or := func(v, d string) string {
 		if v == "" {
 			return d

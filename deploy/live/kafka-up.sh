@@ -8,6 +8,7 @@
 # certificates of DIR/tls (ca.pem, client.pem, client.key). Needs Java 17; Maven fetches Kafka. A broker that another
 # call left running is stopped first, unless it has the same DIR: then it is kept.
 set -euo pipefail
+export PATH=$PATH:/usr/sbin:/sbin
 here=$(cd "$(dirname "$0")" && pwd)
 dir=${1:?usage: kafka-up.sh DIR}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/ctigate

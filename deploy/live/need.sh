@@ -2,12 +2,13 @@
 # Installs the Debian packages whose commands are missing: need.sh COMMAND[=PACKAGE] ... ; python:MODULE=PACKAGE for a
 # module of /usr/bin/python3. Does nothing when all are there. Needs root otherwise.
 set -euo pipefail
+export PATH=$PATH:/usr/sbin:/sbin
 missing=()
 for want in "$@"; do
   command=${want%%=*} package=${want#*=}
   case $command in
     python:*) /usr/bin/python3 -c "import ${command#python:}" 2>/dev/null || missing+=("$package") ;;
-    *) PATH=$PATH:/usr/sbin:/sbin command -v "$command" >/dev/null || missing+=("$package") ;;
+    *) command -v "$command" >/dev/null || missing+=("$package") ;;
   esac
 done
 [ ${#missing[@]} -gt 0 ] || exit 0
