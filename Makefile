@@ -12,7 +12,7 @@ ARGS     ?=
 .PHONY: help run demo build test test-live lint bench bench-e2e fuzz-short clean
 
 help: ## show this
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: build ## build and start the demo (ARGS="--for 30s --rate 5")
 	./ctigate demo $(ARGS)
