@@ -24,7 +24,16 @@ func kinds() configs.Kinds {
 			"file":   func() core.SinkConfig { return newFileSink() },
 			"stdout": func() core.SinkConfig { return stdout.NewConfig() },
 		},
+		Folder: sinkFolder,
 	}
+}
+
+// sinkFolder is the folder that a sink must have for itself.
+func sinkFolder(s core.SinkConfig) string {
+	if f, ok := s.(*file.Config); ok {
+		return f.Dir
+	}
+	return ""
 }
 
 // fileSinkDir is where the file sink writes unless told otherwise.

@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/goccy/go-yaml/lexer"
 
 	"github.com/ctigate/ctigate/core"
 )
@@ -47,6 +50,7 @@ func kinds() Kinds {
 	return Kinds{
 		Switches: map[string]func() core.AdapterConfig{"pbx": func() core.AdapterConfig { return &pbx{Timeout: 5 * time.Second} }},
 		Sinks:    map[string]func() core.SinkConfig{"file": func() core.SinkConfig { return &files{Dir: "./ctigate-data"} }},
+		Folder:   func(s core.SinkConfig) string { return s.(*files).Dir },
 	}
 }
 
@@ -210,6 +214,52 @@ func TestAliasesCannotMultiply(t *testing.T) {
 	loop := "switches:\n  - &s\n    id: a\n    kind: pbx\n    <<: *s\n"
 	if _, err := Parse([]byte(loop), kinds()); err == nil {
 		t.Error("a mapping merged into itself was accepted")
+	}
+}
+
+// TestNestingBombs: what nests without end is refused before it is parsed, which would take memory with the square of
+// the depth.
+func TestNestingBombs(t *testing.T) {
+	for name, unit := range map[string]string{
+		"brackets": "[", "brackets over lines": "[\n", "mappings": "{a: ", "mappings over lines": "{a:\n",
+		"list items": "- ", "keys": "? ", "tags": "!!a ", "items and brackets": "- [\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, head := range []string{"enrich: ", "enrich:\n  ", ""} {
+				if !deep(lexer.Tokenize(head + strings.Repeat(unit, 1000))) {
+					t.Errorf("%q repeated after %q is not refused", unit, head)
+				}
+			}
+		})
+	}
+	raw := "enrich: " + strings.Repeat("[\n", 200_000)
+	tokens := lexer.Tokenize(raw)
+	if !deep(tokens) {
+		t.Fatal("the file is not refused")
+	}
+	began, before := time.Now(), allocated()
+	if _, err := Parse([]byte(raw), kinds()); err == nil || !strings.Contains(err.Error(), "nested more than 50 levels") {
+		t.Errorf("got %v", err)
+	}
+	if grew, took := allocated()-before, time.Since(began); grew > 400<<20 || took > 20*time.Second {
+		t.Errorf("a file of 400 KB took %d MiB and %s", grew>>20, took)
+	}
+}
+
+func allocated() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
+}
+
+func TestBracketsThatDoNotNestAreFine(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("switches:\n  - {id: a, kind: pbx, url: 'http://x'}\nenrich:\n  numbers:\n")
+	for i := range 200 {
+		fmt.Fprintf(&b, "    - {dialed: '%d', label: 'Sales [EU'} # as [ever {\n", i)
+	}
+	if _, err := Parse([]byte(b.String()), kinds()); err != nil {
+		t.Error(err)
 	}
 }
 

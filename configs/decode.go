@@ -10,20 +10,24 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
 )
 
 const (
-	maxDepth = 50    // of nesting
-	maxNodes = 50000 // visited, so that aliases cannot multiply
+	maxDepth  = 50           // of nesting
+	maxIndent = 8 * maxDepth // columns before a list item
+	maxNodes  = 50000        // visited, so that aliases cannot multiply
 )
 
 // parse reads the one document of raw.
 func parse(raw []byte) (ast.Node, *Fault) {
-	if deep(raw) {
+	tokens := lexer.Tokenize(string(raw))
+	if deep(tokens) {
 		return nil, &Fault{Message: fmt.Sprintf("is nested more than %d levels deep: is it the right file?", maxDepth)}
 	}
-	file, err := parser.ParseBytes(raw, 0)
+	file, err := parser.Parse(tokens, 0)
 	if err != nil {
 		return nil, syntaxFault(err)
 	}
@@ -40,19 +44,28 @@ func parse(raw []byte) (ast.Node, *Fault) {
 	return root, nil
 }
 
-// deep says whether flow brackets or indentation nest so far that parsing would only burn time.
-func deep(raw []byte) bool {
-	depth := 0
-	for _, c := range raw {
-		switch c {
-		case '[', '{':
-			depth++
-		case ']', '}':
-			depth = max(0, depth-1)
-		case '\n':
-			depth = 0
+// deep says whether the tokens nest so far that parsing would only burn memory, which grows with the square of the
+// depth: by flow brackets, open over any number of lines; by "- - - …" and "? ? ? …", each of which is a level as far
+// to the right as its column; or by tags of tags.
+func deep(tokens token.Tokens) bool {
+	brackets, tags := 0, 0
+	for _, t := range tokens {
+		if t.Type != token.TagType {
+			tags = 0
 		}
-		if depth > maxDepth {
+		switch t.Type {
+		case token.SequenceStartType, token.MappingStartType:
+			brackets++
+		case token.SequenceEndType, token.MappingEndType:
+			brackets = max(0, brackets-1)
+		case token.SequenceEntryType, token.MappingKeyType:
+			if t.Position.Column > maxIndent {
+				return true
+			}
+		case token.TagType:
+			tags++
+		}
+		if brackets > maxDepth || tags > maxDepth {
 			return true
 		}
 	}
@@ -262,7 +275,7 @@ func (d *decoder) structs(n ast.Node, targets []reflect.Value, path string) {
 func (d *decoder) unknown(n ast.Node, path, key string, keys []string) {
 	hint := "the keys here are " + strings.Join(keys, ", ")
 	if near := nearest(key, keys); near != "" {
-		hint = fmt.Sprintf("did you mean %s?", near)
+		hint = fmt.Sprintf("did you mean %s? %s", near, hint)
 	}
 	d.faults = append(d.faults, Fault{Line: line(n), Path: path, Message: "unknown key; " + hint})
 }

@@ -18,6 +18,8 @@ const MaxSize = 1 << 20
 type Kinds struct {
 	Switches map[string]func() core.AdapterConfig
 	Sinks    map[string]func() core.SinkConfig
+	// Folder, when set, returns the folder that a sink must have for itself, "" for none.
+	Folder func(core.SinkConfig) string
 }
 
 // Config is a validated configuration.

@@ -42,12 +42,20 @@ func (f Faults) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// nearest returns the candidate most like word, or "" when none is close.
+// nearest returns the candidate most like word, else one that word abbreviates or spells out (directory for dir), or
+// "" when none is close.
 func nearest(word string, candidates []string) string {
+	word = strings.ToLower(word)
 	best, at := "", 1+max(1, len(word)/3)
 	for _, c := range candidates {
-		if d := distance(strings.ToLower(word), c); d < at {
+		if d := distance(word, c); d < at {
 			best, at = c, d
+		}
+	}
+	for _, c := range candidates {
+		short := min(len(word), len(c))
+		if best == "" && short >= 3 && word[:short] == c[:short] {
+			best = c
 		}
 	}
 	return best

@@ -138,6 +138,38 @@ func (p *plugins) validate() {
 			p.d.pluginFault(path, err)
 		}
 	}
+	p.validateFolders()
+}
+
+// validateFolders: two sinks that write the same files would each break what the other wrote.
+func (p *plugins) validateFolders() {
+	if p.kinds.Folder == nil {
+		return
+	}
+	owner := map[string]int{}
+	for i, s := range p.c.Sinks {
+		dir := p.kinds.Folder(s.Config)
+		if dir == "" {
+			continue
+		}
+		at := canonical(dir)
+		if first, taken := owner[at]; taken {
+			p.d.fault(fmt.Sprintf("sinks[%d].dir", i), "%s is also the folder of sinks[%d] (%s): give each its own", dir, first, p.c.Sinks[first].Name)
+			continue
+		}
+		owner[at] = i
+	}
+}
+
+// canonical is one spelling of dir, as far as it can be known: it need not exist.
+func canonical(dir string) string {
+	if abs, err := filepath.Abs(dir); err == nil {
+		dir = abs
+	}
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = real
+	}
+	return dir
 }
 
 // pluginFault reports what a plugin's Validate found: "field: what is wrong".
