@@ -33,10 +33,10 @@ const (
 // offer starts simulated switches that send, together, about so many native events a second.
 func offer(b *testing.B, perSecond float64) load {
 	b.Helper()
-	options := func(perCall float64) sim.Options {
-		return sim.Options{Seed: 1, Rate: perSecond / 2 / perCall, Speed: speed, Wait: true, Password: password}
+	options := func(perCall float64, readers int) sim.Options {
+		return sim.Options{Seed: 1, Rate: perSecond / 2 / perCall, Speed: speed, Wait: true, Password: password, Readers: readers}
 	}
-	l := load{sim.NewAsterisk(options(eventsPerAsteriskCall)), sim.NewFreeSWITCH(options(eventsPerFreeSWITCHCall))}
+	l := load{sim.NewAsterisk(options(eventsPerAsteriskCall, 2)), sim.NewFreeSWITCH(options(eventsPerFreeSWITCHCall, 1))}
 	if err := l.a.Start(b.Context(), "127.0.0.1:0", "127.0.0.1:0"); err != nil {
 		b.Fatal(err)
 	}
@@ -141,7 +141,7 @@ func quantile(from, to instant, q float64) float64 {
 // BenchmarkEndToEnd offers native events at a rate and reports what came through to Kafka's acknowledgement, by the
 // gateway's own metrics; then it counts with confluent-kafka what Kafka holds. CTIGATE_RATES replaces the rates.
 func BenchmarkEndToEnd(b *testing.B) {
-	rates := "1000,20000,25000"
+	rates := "1000,20000,30000"
 	if v := os.Getenv("CTIGATE_RATES"); v != "" {
 		rates = v
 	}

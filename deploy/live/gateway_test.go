@@ -113,7 +113,11 @@ func start(t testing.TB, s settings) *gateway {
 	}
 	go func() { g.err = g.cmd.Wait(); close(g.done) }()
 	t.Cleanup(func() {
-		g.cmd.Process.Kill()
+		if t.Failed() {
+			g.cmd.Process.Signal(syscall.SIGQUIT) // the log then ends with where every goroutine is
+		} else {
+			g.cmd.Process.Kill()
+		}
 		<-g.done
 		if t.Failed() {
 			t.Logf("the gateway's log:\n%s", g.logged())
