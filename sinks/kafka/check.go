@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -48,6 +49,9 @@ func (ch *checker) brokers(ctx context.Context) (usable bool) {
 }
 
 func brokerFix(err error) string {
+	if errors.Is(err, errSASLHangUp) {
+		return "check the sasl settings, and that the broker runs: its log says why it hung up"
+	}
 	if core.IsPermanent(err) {
 		return "correct the tls or sasl settings, or the user's rights on the broker"
 	}

@@ -83,6 +83,11 @@ func TestCheckOfBrokersOutOfReach(t *testing.T) {
 	cfg := f.config()
 	cfg.SASL = SASL{Mechanism: mechanismPlain, Username: "pat", Password: core.NewSecret("wrong")}
 	fails := findings(cfg.Check(t.Context()), core.Fail)
+	if len(fails) != 3 || !strings.Contains(fails[0], "hung up during the login") || !strings.Contains(fails[0], "sasl settings") {
+		t.Errorf("got %q", fails)
+	}
+	f.refuseLogin()
+	fails = findings(cfg.Check(t.Context()), core.Fail)
 	if len(fails) != 3 || !strings.Contains(fails[0], "authentication was refused") || !strings.Contains(fails[0], "sasl settings") {
 		t.Errorf("got %q", fails)
 	}

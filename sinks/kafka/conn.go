@@ -147,8 +147,8 @@ func (cn *conn) authenticate(ctx context.Context, c *Config) error {
 func (cn *conn) saslStep(ctx context.Context, state []byte) ([]byte, error) {
 	m, err := cn.roundTrip(ctx, &saslauthenticate.Request{AuthBytes: state})
 	switch {
-	case isEOF(err):
-		return nil, kafkago.SASLAuthenticationFailed // some brokers refuse by hanging up
+	case hungUp(err): // some brokers refuse so, but any broker that stops does the same: the password may be right
+		return nil, fmt.Errorf("%w: %w", errSASLHangUp, err)
 	case err != nil:
 		return nil, err
 	}
@@ -158,6 +158,8 @@ func (cn *conn) saslStep(ctx context.Context, state []byte) ([]byte, error) {
 	}
 	return res.AuthBytes, nil
 }
+
+var errSASLHangUp = errors.New("SASL exchange")
 
 // roundTrip asks and waits for the answer until ctx ends. After an error the connection is broken: an answer that came
 // late would be taken for the next one's.

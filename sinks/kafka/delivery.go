@@ -51,6 +51,8 @@ type delivery struct {
 	aside   map[int]bool     // items that are on their way to the dead-letter topic instead
 	failed  map[int]error
 	trouble error // the last thing that made a round wait
+	lasting bool  // an item failed for what only somebody outside can mend
+	doubt   bool  // a batch that was given back may have been applied
 
 	lostSequence bool // a broker does not know our sequence numbers
 }
@@ -63,40 +65,39 @@ func (d *delivery) enqueue(ctx context.Context) {
 		s.arena = nil
 	}
 	for i := range d.batch {
-		it := &d.batch[i]
-		if err := d.add(ctx, i, it); err != nil {
-			d.fail(i, err)
-		}
+		d.add(ctx, i, &d.batch[i])
 	}
 }
 
-// add encodes one item, which stands for the item'th of the batch, and queues it.
-func (d *delivery) add(ctx context.Context, item int, it *core.Item) error {
+// add encodes one item, which stands for the item'th of the batch, and queues it, or fails it.
+func (d *delivery) add(ctx context.Context, item int, it *core.Item) {
 	s := d.s
+	if !slices.Contains(streams, it.Stream) && it.Stream != core.StreamRaw {
+		d.reject(item, fmt.Errorf("no topic for stream %q", it.Stream))
+		return
+	}
 	to := s.cfg.topicOf(it.Stream, it.Switch.ID)
 	info := s.cl.topics[to.name]
 	if len(info.leaders) == 0 {
 		if err := d.discover(ctx, to); err != nil {
-			return err
+			d.fail(item, err)
+			return
 		}
 		info = s.cl.topics[to.name]
 	}
 	value, headers, err := d.encode(it)
 	if err != nil {
-		return core.Permanent(err)
+		d.reject(item, err)
+		return
 	}
 	start := len(s.arena)
 	s.arena = appendTail(s.arena, it.Key, value, headers)
 	q := d.queue(target{to.name, partition(it.Key, len(info.leaders))})
 	q.recs = append(q.recs, record{item: item, time: timestamp(it), tail: s.arena[start:len(s.arena):len(s.arena)]})
-	return nil
 }
 
 // discover makes a topic known that was not when the sink was opened: a switch's raw passthrough.
 func (d *delivery) discover(ctx context.Context, t topic) error {
-	if !slices.Contains(streams, t.stream) && t.stream != core.StreamRaw {
-		return core.Permanent(fmt.Errorf("no topic for stream %q", t.stream))
-	}
 	if err := d.unknown[t.name]; err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/ctigate/ctigate/core"
@@ -29,7 +30,7 @@ const (
 	again                    // the same bytes again, after a look at the metadata and a pause
 	resequence               // again under a new producer epoch: the broker lost or never had our sequence
 	tooLarge                 // split, or set aside
-	refused                  // trying again will not help until somebody changes something
+	refused                  // trying again will not help until somebody changes something; no fault of the records
 )
 
 // judge sorts error codes (https://kafka.apache.org/protocol#protocol_error_codes).
@@ -46,7 +47,8 @@ func judge(err error) answer {
 	switch code {
 	case codeDuplicateSequence:
 		return accepted
-	case kafkago.OutOfOrderSequenceNumber, kafkago.UnknownProducerId, codeInvalidProducerEpoch, kafkago.InvalidProducerIDMapping:
+	case kafkago.OutOfOrderSequenceNumber, kafkago.UnknownProducerId, codeInvalidProducerEpoch, kafkago.InvalidProducerIDMapping,
+		kafkago.ProducerFenced:
 		return resequence
 	case kafkago.MessageSizeTooLarge, kafkago.RecordListTooLarge, kafkago.InvalidRecord:
 		return tooLarge
@@ -57,6 +59,21 @@ func judge(err error) answer {
 		return again
 	}
 	return refused
+}
+
+// external is a permanent error seen from an item: not the item's fault, and so not permanent.
+type external struct{ err error }
+
+func (e external) Error() string { return e.err.Error() }
+
+// Is and As find all that the error wraps but its mark as permanent.
+func (e external) Is(target error) bool { return errors.Is(e.err, target) }
+
+func (e external) As(target any) bool {
+	if _, mark := target.(**core.PermanentError); mark {
+		return false
+	}
+	return errors.As(e.err, target)
 }
 
 // topicError explains an error code about a topic, and marks as permanent what only an administrator can mend.
@@ -103,6 +120,8 @@ func connectError(addr string, c *Config, doing string, err error) error {
 		hint, permanent = "its certificate is for another name: set tls.server_name", true
 	case errors.As(err, &record):
 		hint, permanent = "it does not speak TLS on this port: use its TLS port, or remove tls", true
+	case errors.Is(err, errSASLHangUp):
+		hint = "it hung up during the login: it may be starting or stopping, or refuse sasl.username, sasl.password or sasl.mechanism"
 	case errors.Is(err, errHandshake) && (isEOF(err) || errors.Is(err, context.DeadlineExceeded)):
 		hint = "it may not speak TLS on this port"
 	case strings.Contains(err.Error(), "tls: "):
@@ -124,6 +143,11 @@ func connectError(addr string, c *Config, doing string, err error) error {
 
 func isEOF(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// hungUp reports whether the other side ended the connection.
+func hungUp(err error) bool {
+	return isEOF(err) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // backoff doubles from 20 ms to 2 s, with jitter.

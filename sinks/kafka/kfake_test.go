@@ -25,6 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type fake struct {
 	*kfake.Cluster
 	cutAnswer atomic.Int32 // this many answers are replaced by a hang-up
+	login     []kgo.Opt    // of the client that reads back
 }
 
 func newFake(t testing.TB, opts ...kfake.Opt) *fake {
@@ -108,8 +109,8 @@ func (f *fake) records() ([]*kgo.Record, error) {
 	if total == 0 {
 		return nil, nil
 	}
-	cl, err := kgo.NewClient(kgo.SeedBrokers(f.ListenAddrs()...), kgo.ConsumeTopics(topics...), kgo.FetchMaxWait(10*time.Millisecond),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	cl, err := kgo.NewClient(append(f.login, kgo.SeedBrokers(f.ListenAddrs()...), kgo.ConsumeTopics(topics...),
+		kgo.FetchMaxWait(10*time.Millisecond), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))...)
 	if err != nil {
 		return nil, err
 	}
@@ -202,6 +203,10 @@ func (f *fake) faults() map[string]func() (mend func()) {
 		"a time-out after the append":          f.fail(kerr.RequestTimedOut, 2),
 		"too few replicas after the append":    f.fail(kerr.NotEnoughReplicasAfterAppend, 2),
 		"a disk error":                         f.fail(kerr.KafkaStorageError, 1),
+		"a missing right":                      f.fail(kerr.TopicAuthorizationFailed, -1),
+		"a policy that forbids":                f.fail(kerr.PolicyViolation, -1),
+		"a clock that is off":                  f.fail(kerr.InvalidTimestamp, -1),
+		"a fenced producer":                    f.fail(kerr.ProducerFenced, 1),
 		"lost sequence numbers":                f.fail(kerr.OutOfOrderSequenceNumber, 1),
 		"brokers that refuse everything":       f.fail(kerr.NotEnoughReplicas, -1),
 		"appends that are never acknowledged":  f.fail(kerr.RequestTimedOut, -1),

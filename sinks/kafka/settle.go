@@ -30,13 +30,27 @@ func (d *delivery) settle(ctx context.Context, q *queue) bool {
 	case tooLarge:
 		d.split(ctx, q)
 	case refused:
-		err := core.Permanent(fmt.Errorf("producing to %s: %w", q.to.topic, q.err))
-		for _, r := range q.recs {
-			d.fail(r.item, err)
-		}
-		delete(d.queues, q.to)
+		d.giveBack(q, refusal(q.to.topic, q.err))
 	}
 	return false
+}
+
+// refusal says what to do about a topic's refusal.
+func refusal(topic string, err error) error {
+	var code kafkago.Error
+	if errors.As(err, &code) && (code == kafkago.TopicAuthorizationFailed || code == kafkago.ClusterAuthorizationFailed) {
+		err = fmt.Errorf("not allowed for this user; grant it Write on the topic: %w", err)
+	}
+	return core.Permanent(fmt.Errorf("producing to %s: %w", topic, err))
+}
+
+// giveBack fails what a partition is still owed, to be offered again.
+func (d *delivery) giveBack(q *queue, err error) {
+	d.doubt = d.doubt || q.doubt
+	for _, r := range q.recs {
+		d.fail(r.item, err)
+	}
+	delete(d.queues, q.to)
 }
 
 // mayBeApplied reports whether a batch that was answered so can be in the log all the same.
@@ -87,7 +101,7 @@ func (d *delivery) setAside(ctx context.Context, rec record, topic string, cause
 	it := &d.batch[rec.item]
 	reason := fmt.Sprintf("%s of %d bytes refused by topic %s: %v", describe(it), len(rec.tail), topic, cause)
 	if d.aside[rec.item] {
-		d.fail(rec.item, core.Permanent(fmt.Errorf("%s", reason)))
+		d.reject(rec.item, errors.New(reason))
 		return
 	}
 	if d.aside == nil {
@@ -99,7 +113,7 @@ func (d *delivery) setAside(ctx context.Context, rec record, topic string, cause
 		"topic", topic, "err", cause)
 	data, err := cloudevents.Data(*it)
 	if err != nil {
-		d.fail(rec.item, core.Permanent(err))
+		d.reject(rec.item, err)
 		return
 	}
 	if len(data) > asideBytes {
@@ -110,9 +124,7 @@ func (d *delivery) setAside(ctx context.Context, rec record, topic string, cause
 		Stream: core.StreamDeadLetter, Key: it.Switch.ID, Switch: it.Switch,
 		Dead: &core.DeadLetter{Raw: data, Reason: reason, Received: call.Time(rec.time) * call.Millisecond},
 	}
-	if err := d.add(ctx, rec.item, &dead); err != nil {
-		d.fail(rec.item, err)
-	}
+	d.add(ctx, rec.item, &dead)
 }
 
 // describe names an item in words.
@@ -139,7 +151,8 @@ func (d *delivery) restart(ctx context.Context) {
 	}
 }
 
-// recover looks for new leaders, makes deleted topics again, and waits.
+// recover looks for new leaders, makes deleted topics again, and waits. Where somebody must change something first, such
+// as a password, all is given back: each further attempt would count as another failed login.
 func (d *delivery) recover(ctx context.Context, wait *backoff) {
 	if !d.s.troubled {
 		d.s.log.Warn("kafka does not accept a batch; retrying it before anything later", "err", d.trouble)
@@ -159,13 +172,9 @@ func (d *delivery) recover(ctx context.Context, wait *backoff) {
 	if !core.IsPermanent(err) {
 		return
 	}
-	for _, q := range d.queues {
-		q.err = err
-		for _, r := range q.recs {
-			d.fail(r.item, err)
-		}
+	for _, q := range d.sorted() {
+		d.giveBack(q, err)
 	}
-	clear(d.queues)
 }
 
 // lost lists the topics we owe something that no longer exist.
@@ -183,13 +192,11 @@ func (d *delivery) lost() []topic {
 	return ts
 }
 
-// giveUp fails what is left when time ran out. A batch that may have been applied must not be mistaken for the next one
+// giveUp ends the Write: it fails what is left when time ran out. A batch that may have been applied must not be mistaken for the next one
 // with its sequence number, so the producer's epoch moves on, which also fences such a batch off if it is still
 // under way.
 func (d *delivery) giveUp(ctx context.Context) {
-	doubt := false
-	for _, q := range d.queues {
-		doubt = doubt || q.doubt
+	for _, q := range d.sorted() {
 		cause := q.err
 		if cause == nil || cause == errNextRound {
 			cause = d.trouble
@@ -198,11 +205,9 @@ func (d *delivery) giveUp(ctx context.Context) {
 		if cause != nil {
 			err = fmt.Errorf("%w; last: %w", err, cause)
 		}
-		for _, r := range q.recs {
-			d.fail(r.item, err)
-		}
+		d.giveBack(q, err)
 	}
-	if doubt {
+	if d.doubt {
 		d.s.nextEpoch()
 	}
 }
@@ -219,7 +224,20 @@ func (s *Sink) nextEpoch() {
 	clear(s.seqs)
 }
 
+// fail names an item to be offered again. Whatever the cause, it does not come out as the item's own fault: the host
+// discards an item that failed for good, and the next one would meet the same cause.
 func (d *delivery) fail(item int, err error) {
+	if core.IsPermanent(err) {
+		d.lasting = true
+		err = external{err}
+	}
+	d.note(item, err)
+}
+
+// reject names an item that cannot be delivered for what is in it, however often it is offered.
+func (d *delivery) reject(item int, err error) { d.note(item, core.Permanent(err)) }
+
+func (d *delivery) note(item int, err error) {
 	if d.failed == nil {
 		d.failed = make(map[int]error)
 	}

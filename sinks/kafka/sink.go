@@ -109,8 +109,10 @@ func (s *Sink) start(ctx context.Context) error {
 }
 
 // Write delivers the batch and returns nil once every item is acknowledged by all in-sync replicas, else a
-// *core.BatchError. It retries in place for up to write_timeout; what it returns as failed may be offered again. An
-// item that is too large for its topic is set aside: its first 64 KiB go to the dead-letter topic with the reason, and
+// *core.BatchError. It retries in place for up to write_timeout; what it returns as failed may be offered again. Only an
+// item that cannot be delivered for what is in it is permanently failed. Refused passwords, missing rights, certificates,
+// quotas and topics fail their items at once and retryably, and make the error as a whole a permanent one: the host is to
+// wait longer, not to discard. An item that is too large for its topic is set aside: its first 64 KiB go to the dead-letter topic with the reason, and
 // it counts as delivered, for no retry would help it.
 func (s *Sink) Write(ctx context.Context, batch []core.Item) error {
 	if err := s.enter(ctx); err != nil {
@@ -127,10 +129,20 @@ func (s *Sink) Write(ctx context.Context, batch []core.Item) error {
 	d.run(ctx)
 	s.enc.Reset()
 	s.counts.acknowledged.Add(uint64(len(batch) - len(d.failed)))
-	if len(d.failed) > 0 {
-		return &core.BatchError{Failed: d.failed}
+	return d.outcome()
+}
+
+// outcome is what Write returns. A permanent error around the *core.BatchError tells the host to take its time: nothing
+// in it is lost by that, for the items themselves are to be offered again.
+func (d *delivery) outcome() error {
+	if len(d.failed) == 0 {
+		return nil
 	}
-	return nil
+	err := &core.BatchError{Failed: d.failed}
+	if d.lasting {
+		return core.Permanent(err)
+	}
+	return err
 }
 
 func (s *Sink) enter(ctx context.Context) error {

@@ -223,6 +223,9 @@ func left(t *testing.T, batch []core.Item, err error) []core.Item {
 	for i, it := range batch {
 		l := lane{it.Stream, it.Key}
 		if be.Failed[i] != nil {
+			if core.IsPermanent(be.Failed[i]) {
+				t.Errorf("item %d: a fault of the far end came out as the item's own, which the host discards: %v", i, be.Failed[i])
+			}
 			failed = append(failed, it)
 			blocked[l] = true
 		} else if blocked[l] {
