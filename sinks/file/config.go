@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -58,7 +58,8 @@ func (c *Config) Validate() []error {
 	return errs
 }
 
-// Open makes the folder and opens, and if need be repairs, the files that are there already.
+// Open makes the folder, keeps other sinks out of it, and opens, and if need be repairs, the files that are there already.
+// A folder that cannot be used is a permanent error; one that another process uses is not.
 func (c *Config) Open(_ context.Context, env core.Env) (core.Sink, error) {
 	s, err := c.open(env)
 	if err != nil {
@@ -72,12 +73,16 @@ func (c *Config) open(env core.Env) (*Sink, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("making its folder: %w", err)
+	lock, err := c.claim(log)
+	if err != nil {
+		return nil, err
 	}
-	s := &Sink{cfg: c, log: log, files: make(map[core.Stream]*streamFile), now: time.Now, create: create}
+	if info, err := os.Stat(c.Dir); err == nil && shared(info) {
+		log.Warn("others than its owner may change the folder", "dir", c.Dir, "mode", info.Mode().Perm().String())
+	}
+	s := &Sink{cfg: c, log: log, lock: lock, files: make(map[core.Stream]*streamFile), now: time.Now, create: create}
 	for _, stream := range c.Streams {
-		if _, err := os.Stat(s.path(stream)); err != nil {
+		if _, err := os.Lstat(s.path(stream)); errors.Is(err, fs.ErrNotExist) {
 			continue // opened when the first item comes
 		}
 		if _, err := s.file(stream); err != nil {
@@ -85,31 +90,4 @@ func (c *Config) open(env core.Env) (*Sink, error) {
 		}
 	}
 	return s, nil
-}
-
-// Check looks whether the folder and its files can be used, and changes nothing.
-func (c *Config) Check(context.Context) []core.Finding {
-	finding := func(level core.Level, detail, fix string) core.Finding {
-		return core.Finding{Subject: "file", What: "folder " + c.Dir, Level: level, Detail: detail, Fix: fix}
-	}
-	info, err := os.Stat(c.Dir)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return []core.Finding{finding(core.OK, "does not exist yet; run makes it", "")}
-	case err != nil:
-		return []core.Finding{finding(core.Fail, err.Error(), "give the gateway's user access to it")}
-	case !info.IsDir():
-		return []core.Finding{finding(core.Fail, "is not a folder", "set dir to a folder")}
-	}
-	for _, stream := range c.Streams {
-		f, err := os.OpenFile(filepath.Join(c.Dir, string(stream)+suffix), os.O_WRONLY, 0)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return []core.Finding{finding(core.Fail, err.Error(), "give the gateway's user the right to write")}
-		}
-		f.Close()
-	}
-	return []core.Finding{finding(core.OK, "can be used", "")}
 }

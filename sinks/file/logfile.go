@@ -28,10 +28,6 @@ type handle interface {
 	Truncate(size int64) error
 }
 
-func create(path string) (handle, error) {
-	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-}
-
 // streamFile is one stream's file, and its share of the batch being written.
 type streamFile struct {
 	sink   *Sink
@@ -96,7 +92,7 @@ func (f *streamFile) open() error {
 
 // survey tells a file's size, how much of it is whole lines, and when its first line was recorded.
 func survey(path string) (size, whole int64, born time.Time, err error) {
-	f, err := os.Open(path)
+	f, err := openOld(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return 0, 0, born, nil
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -15,7 +16,7 @@ import (
 	"github.com/ctigate/ctigate/sinks/cloudevents"
 )
 
-// Sink writes to one folder. Make one with Config.Open. Two sinks must not share a folder.
+// Sink writes to one folder. Make one with Config.Open. No two sinks can share a folder.
 type Sink struct {
 	cfg    *Config
 	log    *slog.Logger
@@ -23,6 +24,7 @@ type Sink struct {
 	enc    cloudevents.Encoder
 	now    func() time.Time
 	create func(path string) (handle, error)
+	lock   *os.File // keeps other sinks out of the folder
 	closed bool
 
 	written, torn, rotated, failures atomic.Uint64
@@ -128,7 +130,7 @@ func explain(dir string, err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return fmt.Errorf("no room in %s: free some, or lower keep and rotate_bytes: %w", dir, err)
-	case errors.Is(err, syscall.EROFS), errors.Is(err, syscall.EACCES):
+	case errors.Is(err, syscall.EROFS), errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
 		return fmt.Errorf("%s cannot be written to: give the gateway's user the right to: %w", dir, err)
 	}
 	return err
@@ -148,7 +150,7 @@ func (s *Sink) release() error {
 	for _, f := range s.files {
 		errs = append(errs, f.close())
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.lock.Close())...)
 }
 
 // Check looks whether the folder can be used.
