@@ -198,5 +198,11 @@ func (r *recorder) Gap(reason string) error {
 	return nil
 }
 
+// Missing logs.
+func (r *recorder) Missing(what []string) error {
+	r.log.Info("what cannot be seen has changed", "missing", what)
+	return nil
+}
+
 // Count does nothing.
 func (r *recorder) Count(string, int) {}

@@ -158,11 +158,14 @@ func (p *replayer) Up(i core.Instance) error {
 	return nil
 }
 
-// Clock, Gap and Count matter to a live link only.
+// Clock, Gap, Missing and Count matter to a live link only.
 func (p *replayer) Clock(core.ClockSample) error { return nil }
 
 // Gap does nothing.
 func (p *replayer) Gap(string) error { return nil }
+
+// Missing does nothing.
+func (p *replayer) Missing([]string) error { return nil }
 
 // Count does nothing.
 func (p *replayer) Count(string, int) {}

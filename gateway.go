@@ -35,7 +35,7 @@ func assemble(ctx context.Context, cfg *configs.Config, log *slog.Logger, onEven
 	if err != nil {
 		return nil, err
 	}
-	tel, err := telemetry.New(ctx, telemetryOptions(cfg))
+	tel, err := telemetry.New(ctx, telemetryOptions(cfg, log))
 	if err != nil {
 		return nil, fmt.Errorf("starting telemetry: %w", err)
 	}
@@ -186,9 +186,9 @@ func freshOptions(c *configs.Config) fresh.Options {
 	return o
 }
 
-func telemetryOptions(c *configs.Config) telemetry.Options {
+func telemetryOptions(c *configs.Config, log *slog.Logger) telemetry.Options {
 	o := c.Telemetry.OTLP
-	return telemetry.Options{Version: buildVersion(), OTLP: telemetry.OTLP{
+	return telemetry.Options{Version: buildVersion(), Log: log, OTLP: telemetry.OTLP{
 		Endpoint: o.Endpoint, Headers: o.Headers, Interval: o.Interval, Metrics: &o.Metrics, Traces: &o.Traces,
 	}}
 }

@@ -19,8 +19,11 @@ type Adapter interface {
 }
 
 // Emitter is how a session hands things to the router. Its methods may be called from any goroutine of the session;
-// what one goroutine emits is handled in the order it was emitted. They block while the router's queue is full and
-// return an error only when the session's context is over, which the session should then return from.
+// what one goroutine emits is handled in the order it was emitted. They block while the router's queue is full.
+//
+// When the session's context ends, the session stops reading and hands over what it has read: the router still takes
+// that while it drains. An error means that the router takes nothing more: the session counts what it still holds as
+// CountDropped and returns.
 type Emitter interface {
 	// Frame hands over one native frame and what was observed in it, possibly nothing. The router owns it from then on.
 	Frame(Frame) error
@@ -32,9 +35,16 @@ type Emitter interface {
 	Clock(ClockSample) error
 	// Gap says that native events were, or may have been, lost inside a session that goes on.
 	Gap(reason string) error
+	// Missing replaces what Up said of Instance.Missing: what the session cannot see now; nothing when it sees all. It
+	// comes after Up.
+	Missing(what []string) error
 	// Count adds n to the link's counter name (unknown_type, unknown_field …); it never blocks.
 	Count(name string, n int)
 }
+
+// CountDropped is the counter of frames that were read but not emitted, since an earlier one was refused. A frame that
+// was emitted and refused is counted by the router.
+const CountDropped = "dropped"
 
 // Frame is one native frame: a websocket message, an AMI message, an event-socket frame.
 type Frame struct {

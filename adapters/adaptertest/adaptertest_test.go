@@ -268,10 +268,14 @@ func TestRecorder(t *testing.T) {
 		t.Fatal(err)
 	}
 	cancel()
-	if err := r.Gap("late"); !errors.Is(err, context.Canceled) {
-		t.Errorf("after the end: %v", err)
+	if err := r.Missing([]string{"queues"}); err != nil {
+		t.Errorf("after the end, as while draining: %v", err)
 	}
-	if l := r.Log(); len(l.Frames) != 1 || l.Counts["n"] != 2 || l.Refused != 1 || l.Waiting != 0 {
+	r.Hold()
+	if err := r.Gap("late"); !errors.Is(err, context.Canceled) {
+		t.Errorf("after the end, and blocked: %v", err)
+	}
+	if l := r.Log(); len(l.Frames) != 1 || len(l.Missing) != 1 || len(l.Gaps) != 0 || l.Counts["n"] != 2 || l.Refused != 1 || l.Waiting != 0 {
 		t.Errorf("log: %+v", l)
 	}
 	if _, err := r.Wait(time.Millisecond, "nothing", func(Log) bool { return false }); err == nil {

@@ -11,7 +11,8 @@ import (
 )
 
 // Recorder is a core.Emitter that keeps what it is given. It can be told to block, as the router does while its queue
-// is full, and to fail, as the router does when the session is over. It is safe for concurrent use.
+// is full, and to fail, as the router does when it takes nothing more. Like the router it takes what is handed over
+// after the end of the session's context, unless it blocks then. It is safe for concurrent use.
 type Recorder struct {
 	ctx context.Context
 
@@ -24,13 +25,14 @@ type Recorder struct {
 
 var _ core.Emitter = (*Recorder)(nil)
 
-// Log is what was emitted so far. Entries of Frames to Gaps are in the order they were emitted.
+// Log is what was emitted so far. Entries of Frames to Missing are in the order they were emitted.
 type Log struct {
 	Frames      []core.Frame
 	DeadLetters []core.DeadLetter
 	Ups         []core.Instance
 	Clocks      []core.ClockSample
 	Gaps        []string
+	Missing     [][]string
 	Counts      map[string]int
 
 	UpAt    []int // for each of Ups, how many Frames came before it
@@ -107,6 +109,11 @@ func (r *Recorder) Gap(reason string) error {
 	return r.emit(func(l *Log) { l.Gaps = append(l.Gaps, reason) })
 }
 
+// Missing implements core.Emitter.
+func (r *Recorder) Missing(what []string) error {
+	return r.emit(func(l *Log) { l.Missing = append(l.Missing, what) })
+}
+
 // Count implements core.Emitter. It never blocks.
 func (r *Recorder) Count(name string, n int) {
 	r.note(func(l *Log) { l.Counts[name] += n })
@@ -116,6 +123,7 @@ func (r *Recorder) emit(add func(*Log)) error {
 	r.mu.Lock()
 	open := r.open
 	r.mu.Unlock()
+	var over error
 	select {
 	case <-open:
 	default:
@@ -123,15 +131,16 @@ func (r *Recorder) emit(add func(*Log)) error {
 		select {
 		case <-open:
 		case <-r.ctx.Done():
+			over = r.ctx.Err()
 		}
 		r.note(func(l *Log) { l.Waiting-- })
 	}
 	r.mu.Lock()
 	err := r.fail
-	r.mu.Unlock()
 	if err == nil {
-		err = r.ctx.Err()
+		err = over
 	}
+	r.mu.Unlock()
 	if err != nil {
 		r.note(func(l *Log) { l.Refused++ })
 		return err
@@ -164,6 +173,7 @@ func (r *Recorder) now() (Log, <-chan struct{}) {
 	l.UpAt = append([]int(nil), l.UpAt...)
 	l.Clocks = append([]core.ClockSample(nil), l.Clocks...)
 	l.Gaps = append([]string(nil), l.Gaps...)
+	l.Missing = append([][]string(nil), l.Missing...)
 	l.Counts = maps.Clone(l.Counts)
 	return l, r.changed
 }

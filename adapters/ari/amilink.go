@@ -17,10 +17,10 @@ const (
 )
 
 // amiLink keeps the AMI connection beside one ARI session: the session goes on without it. Its own losses are reported
-// as gaps.
+// as gaps, and as what the session cannot see until it is back.
 type amiLink struct {
 	s     *session
-	first chan error // what became of the first attempt; nil when up
+	first chan struct{} // one token: the first attempt succeeded or failed
 	retry time.Duration
 }
 
@@ -37,7 +37,9 @@ func (l *amiLink) run(ctx context.Context) error {
 				return err
 			}
 		}
-		l.settle(err)
+		if err := l.settle(withoutAMI(err)); err != nil {
+			return err
+		}
 		failed++
 		wait := l.wait(failed, err)
 		l.s.log.Warn("AMI link is down: queue and agent events are missing", "err", err, "retry_in", wait.Round(time.Millisecond))
@@ -55,11 +57,11 @@ func (l *amiLink) once(ctx context.Context) (up bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	l.settle(nil)
 	l.s.out.Count("ami_connected", 1)
 	g := newGroup(ctx)
 	g.start(c.run)
 	g.start(func(ctx context.Context) error { return l.attend(ctx, c) })
+	g.start(func(context.Context) error { return l.settle("") })
 	<-g.ctx.Done()
 	return true, g.stop(nil)
 }
@@ -118,12 +120,11 @@ func (l *amiLink) lost(err error) error {
 		call.At(time.Now()), err))
 }
 
-// settle reports the outcome of the first attempt, once.
-func (l *amiLink) settle(err error) {
-	select {
-	case l.first <- err:
-	default:
-	}
+// settle notes what an attempt's outcome leaves unseen.
+func (l *amiLink) settle(missing string) error {
+	err := l.s.sees(missing)
+	signal(l.first)
+	return err
 }
 
 // wait doubles with each failure up to maxRetry, and is spread so that links do not retry in step.

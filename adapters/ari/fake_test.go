@@ -244,6 +244,7 @@ type recorder struct {
 	ups     []core.Instance
 	clocks  []core.ClockSample
 	gaps    []string
+	missing [][]string
 	counts  map[string]int
 	gate    chan struct{} // when set, each Frame waits for a token
 }
@@ -284,6 +285,11 @@ func (r *recorder) Clock(c core.ClockSample) error {
 
 func (r *recorder) Gap(reason string) error {
 	r.note(func() { r.gaps = append(r.gaps, reason); r.order = append(r.order, "gap") })
+	return nil
+}
+
+func (r *recorder) Missing(what []string) error {
+	r.note(func() { r.missing = append(r.missing, what) })
 	return nil
 }
 

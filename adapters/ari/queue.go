@@ -2,6 +2,7 @@ package ari
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/ctigate/ctigate/core/call"
@@ -54,7 +55,7 @@ func newQueue(size int, full func()) *queue {
 	}
 }
 
-// push adds in, waiting for room until ctx ends.
+// push adds in, waiting for room until ctx ends. What was read by then is not thrown away: it goes in beyond the bound.
 func (q *queue) push(ctx context.Context, in inbound) error {
 	for waited := false; ; waited = true {
 		if q.tryPush(in) {
@@ -66,9 +67,21 @@ func (q *queue) push(ctx context.Context, in inbound) error {
 		select {
 		case <-q.space:
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			q.pushLast(in)
+			return nil
 		}
 	}
+}
+
+// pushLast adds in beyond the bounds, when nothing more is read from its socket.
+func (q *queue) pushLast(in inbound) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.n == len(q.ring) {
+		q.ring = slices.Concat(q.ring[q.first:], q.ring[:q.first], make([]inbound, 16))
+		q.first = 0
+	}
+	q.add(in)
 }
 
 func (q *queue) tryPush(in inbound) bool {
@@ -77,15 +90,19 @@ func (q *queue) tryPush(in inbound) bool {
 	if q.n > 0 && (q.n == len(q.ring) || q.bytes+in.size() > maxQueuedBytes) {
 		return false
 	}
+	q.add(in)
+	if q.n < len(q.ring) {
+		signal(q.space) // another pusher may be waiting
+	}
+	return true
+}
+
+func (q *queue) add(in inbound) {
 	q.ring[(q.first+q.n)%len(q.ring)] = in
 	q.n++
 	q.bytes += in.size()
 	q.highest = max(q.highest, q.n)
 	signal(q.ready)
-	if q.n < len(q.ring) {
-		signal(q.space) // another pusher may be waiting
-	}
-	return true
 }
 
 // pop takes the oldest frame, or reports that there is none.

@@ -2,7 +2,6 @@ package ari
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"testing"
 
@@ -41,6 +40,33 @@ func TestQueueKeepsOrderOfEachPusher(t *testing.T) {
 	}
 }
 
+func TestQueueKeepsWhatWasReadWhenTheSessionEnds(t *testing.T) {
+	q := newQueue(3, func() {})
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	for i := range 2 { // so that the ring's start is inside
+		must(t, q.push(t.Context(), inbound{received: -1}))
+		if _, ok := q.pop(); !ok {
+			t.Fatal(i)
+		}
+	}
+	for i := range 50 {
+		must(t, q.push(over, inbound{received: call.Time(i)}))
+	}
+	for i := range 50 {
+		if in, ok := q.pop(); !ok || in.received != call.Time(i) {
+			t.Fatalf("%d: %v, %v", i, in.received, ok)
+		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestQueueIsBoundedInBytes(t *testing.T) {
 	full := 0
 	q := newQueue(1000, func() { full++ })
@@ -50,12 +76,16 @@ func TestQueueIsBoundedInBytes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	gone := errors.New("the session is over")
-	ctx, cancel := context.WithCancelCause(t.Context())
-	cancel(gone)
-	if err := q.push(ctx, half); !errors.Is(err, gone) || full != 1 {
+	if q.tryPush(half) {
+		t.Error("bytes are not bounded")
+	}
+	// What was read when the session ended is kept all the same.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := q.push(ctx, half); err != nil || full != 1 {
 		t.Errorf("%v, told %d times", err, full)
 	}
+	q.pop()
 	q.pop()
 	if err := q.push(t.Context(), half); err != nil {
 		t.Error(err)

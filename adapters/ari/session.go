@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/ctigate/ctigate/core"
@@ -26,6 +27,7 @@ type session struct {
 	queue *queue
 	norm  *normalizer   // only for the goroutine that pops the queue
 	up    chan struct{} // closed once out.Up was called
+	sight sight
 }
 
 func (a *Adapter) newSession(out core.Emitter) (*session, error) {
@@ -60,8 +62,8 @@ func (s *session) run(ctx context.Context) error {
 
 // serve does what follows the connection: AMI, introduction, snapshot, events.
 func (s *session) serve(g *group) error {
-	missing := s.startAMI(g)
-	if err := s.introduce(g.ctx, missing); err != nil {
+	s.startAMI(g)
+	if err := s.introduce(g.ctx); err != nil {
 		return err
 	}
 	if err := s.measure(g.ctx); err != nil { // first of all: no event can be judged without it
@@ -74,36 +76,67 @@ func (s *session) serve(g *group) error {
 	return s.loop(g.ctx)
 }
 
-// startAMI starts the AMI link, gives it a moment to log in, and says what cannot be seen without it.
-func (s *session) startAMI(g *group) []string {
+// startAMI starts the AMI link and gives it a moment to log in.
+func (s *session) startAMI(g *group) {
 	if s.cfg.AMI == nil {
-		return []string{"queue and agent events: no AMI configured (add ami: to this switch)"}
+		s.sight.missing = "queue and agent events: no AMI configured (add ami: to this switch)"
+		return
 	}
-	l := &amiLink{s: s, first: make(chan error, 1), retry: s.a.amiRetry}
+	s.sight.missing = withoutAMI(fmt.Errorf("AMI at %s has not answered yet", s.cfg.AMI.Address))
+	l := &amiLink{s: s, first: make(chan struct{}, 1), retry: s.a.amiRetry}
 	g.start(l.run)
 	patience := time.NewTimer(min(amiPatience, s.cfg.ReadTimeout))
 	defer patience.Stop()
-	var err error
 	select {
-	case err = <-l.first:
+	case <-l.first:
 	case <-patience.C:
-		err = fmt.Errorf("AMI at %s has not answered yet", s.cfg.AMI.Address)
 	case <-g.ctx.Done():
 	}
-	if err != nil {
-		return []string{fmt.Sprintf("queue and agent events, until AMI is back: %v", err)}
+}
+
+func withoutAMI(err error) string {
+	return fmt.Sprintf("queue and agent events, until AMI is back: %v", err)
+}
+
+// sight is what the session cannot see now. The AMI link changes it while the session introduces itself.
+type sight struct {
+	mu      sync.Mutex
+	missing string // empty: nothing
+	told    bool   // Up was called
+}
+
+func (v *sight) list() []string {
+	if v.missing == "" {
+		return nil
 	}
-	return nil
+	return []string{v.missing}
+}
+
+// sees notes what cannot be seen now, and tells the router when it was told something else before.
+func (s *session) sees(missing string) error {
+	s.sight.mu.Lock()
+	defer s.sight.mu.Unlock()
+	if s.sight.missing == missing {
+		return nil
+	}
+	s.sight.missing = missing
+	if !s.sight.told {
+		return nil // Up will say it
+	}
+	return s.out.Missing(s.sight.list())
 }
 
 // introduce asks who the switch is and declares the session up.
-func (s *session) introduce(ctx context.Context, missing []string) error {
+func (s *session) introduce(ctx context.Context) error {
 	info, err := s.rest.info(ctx)
 	if err != nil {
 		return err
 	}
+	s.sight.mu.Lock()
+	defer s.sight.mu.Unlock()
+	s.sight.told = true
 	defer close(s.up)
-	return s.out.Up(core.Instance{Kind: "asterisk", ID: info.EntityID, Version: info.Version, Missing: missing})
+	return s.out.Up(core.Instance{Kind: "asterisk", ID: info.EntityID, Version: info.Version, Missing: s.sight.list()})
 }
 
 // snapshot hands over the channels and bridges there are. Events read meanwhile wait in the queue and come after.
@@ -202,10 +235,13 @@ func (s *session) flush(now call.Time) error {
 	return s.out.Frame(core.Frame{Type: "flush", Received: now, Observations: observed})
 }
 
-// drain handles what was read before the session ended, as far as the router still takes it.
+// drain handles what was read before the session ended, as far as the router still takes it, and counts the rest.
 func (s *session) drain() {
 	for in, ok := s.queue.pop(); ok; in, ok = s.queue.pop() {
 		if s.handle(in) != nil {
+			if left, _ := s.queue.depth(); left > 0 {
+				s.out.Count(core.CountDropped, left)
+			}
 			return
 		}
 	}

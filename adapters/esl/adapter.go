@@ -66,7 +66,12 @@ func (a *Adapter) Run(ctx context.Context, out core.Emitter) error {
 	stop := context.AfterFunc(ctx, func() { c.fail(ErrClosed) })
 	defer stop()
 	defer c.close()
-	return unlessOver(ctx, s.run(ctx))
+	err = s.run(ctx)
+	c.close()
+	if n := len(c.q.swap(nil)); n > 0 { // the router takes nothing more
+		out.Count(core.CountDropped, n)
+	}
+	return unlessOver(ctx, err)
 }
 
 // unlessOver is err, or nil when the session was asked to end.
@@ -130,7 +135,7 @@ func (s *session) run(ctx context.Context) error {
 	defer func() { s.c.fail(ErrClosed) }() // ends the helpers
 	helpers.Go(func() { s.clock(ctx) })
 	helpers.Go(s.watchdog)
-	return s.consume(ctx)
+	return s.consume()
 }
 
 // start subscribes first, so that nothing is missed between the snapshot and the events that wait meanwhile.
@@ -231,25 +236,33 @@ func (s *session) emitSnapshot(snap *snapshot) error {
 	return s.out.Frame(core.Frame{Type: "snapshot", Raw: raw, Received: snap.received, Observations: seen})
 }
 
-// consume hands over what arrives until the link or ctx ends. What arrived before the link's end is still handed over.
-func (s *session) consume(ctx context.Context) error {
+// consume hands over what arrives until the link ends, which it does with the session's context. What was read before
+// is still handed over.
+func (s *session) consume() error {
 	var batch []arrival
 	for {
-		if batch = s.c.q.take(ctx, s.c.done, batch); len(batch) == 0 {
+		if batch = s.c.q.take(s.c.done, batch); len(batch) == 0 {
 			return s.c.cause()
 		}
-		for i := range batch {
-			if err := s.emit(batch[i]); err != nil {
-				return err
-			}
+		if err := s.emitAll(batch); err != nil {
+			return err
 		}
 	}
 }
 
-// drain hands over what has arrived in a session that did not get as far as Up.
+// drain ends a session that did not get as far as Up: it hands over what has arrived.
 func (s *session) drain() error {
-	for _, a := range s.c.q.swap(nil) {
-		if err := s.emit(a); err != nil {
+	s.c.close()
+	return s.emitAll(s.c.q.swap(nil))
+}
+
+// emitAll hands over arrivals in order. After an error it counts what can no longer be handed over.
+func (s *session) emitAll(batch []arrival) error {
+	for i := range batch {
+		if err := s.emit(batch[i]); err != nil {
+			if left := len(batch) - i - 1; left > 0 {
+				s.out.Count(core.CountDropped, left)
+			}
 			return err
 		}
 	}

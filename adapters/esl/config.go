@@ -46,6 +46,7 @@ type Config struct {
 	MaxHeaders       int           `yaml:"max_headers"`       // of one frame
 	MaxBodyBytes     int           `yaml:"max_body_bytes"`    // of one event
 	Queue            int           `yaml:"queue"`             // events that may wait between the socket and the router
+	Raw              bool          `yaml:"raw"`               // also deliver every native frame to the raw stream, for audit
 }
 
 // NewConfig returns a Config with every default filled in, to decode a configuration over.
@@ -73,6 +74,10 @@ func setDefault[T comparable](field *T, value T) {
 		*field = value
 	}
 }
+
+// RawPassthrough reports whether every native frame is also wanted on the raw stream. The bytes are in Frame.Raw anyway;
+// copying them there is the host's work.
+func (c *Config) RawPassthrough() bool { return c.Raw }
 
 // Validate returns every fault, each naming the field.
 func (c *Config) Validate() []error {

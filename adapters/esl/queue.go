@@ -1,7 +1,6 @@
 package esl
 
 import (
-	"context"
 	"sync"
 
 	"github.com/ctigate/ctigate/core/call"
@@ -70,23 +69,32 @@ func (q *queue) push(a arrival) pushed {
 		}
 		return full
 	}
-	q.items = append(q.items, a)
-	q.bytes += len(a.body)
-	wake(q.arrived)
+	q.add(a)
 	return accepted
 }
 
+// pushLast adds a beyond the bounds, when nothing more is read from the socket.
+func (q *queue) pushLast(a arrival) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.add(a)
+}
+
+func (q *queue) add(a arrival) {
+	q.items = append(q.items, a)
+	q.bytes += len(a.body)
+	wake(q.arrived)
+}
+
 // take gives everything that waits, in order, and keeps spare for what arrives next. It waits for the first arrival,
-// and returns nothing when ctx or ended is over and nothing is left.
-func (q *queue) take(ctx context.Context, ended <-chan struct{}, spare []arrival) []arrival {
+// and returns nothing when ended is closed and nothing is left.
+func (q *queue) take(ended <-chan struct{}, spare []arrival) []arrival {
 	for {
 		if items := q.swap(spare); len(items) > 0 {
 			return items
 		}
 		select {
 		case <-q.arrived:
-		case <-ctx.Done():
-			return nil
 		case <-ended:
 			return q.swap(spare)
 		}

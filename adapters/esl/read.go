@@ -128,7 +128,8 @@ func (c *conn) finishJob(a arrival) {
 	}
 }
 
-// deliver queues a, waiting for room. Waiting is what slows FreeSWITCH down when the router is slow.
+// deliver queues a, waiting for room. Waiting is what slows FreeSWITCH down when the router is slow. Once the link has
+// ended nothing waits: what is left was read before, and is no more than the read buffer holds.
 func (c *conn) deliver(a arrival) error {
 	switch c.q.push(a) {
 	case accepted:
@@ -145,8 +146,10 @@ func (c *conn) deliver(a arrival) error {
 	}()
 	for c.q.push(a) == full {
 		<-c.q.room
-		if err := c.cause(); err != nil {
-			return err
+		if c.cause() != nil {
+			wake(c.q.room) // for the next of the buffer
+			c.q.pushLast(a)
+			return nil
 		}
 	}
 	return nil

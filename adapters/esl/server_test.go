@@ -245,6 +245,7 @@ func (r *recorder) DeadLetter(d core.DeadLetter) error { return r.put(heard{what
 func (r *recorder) Up(i core.Instance) error           { return r.put(heard{what: "up", inst: i}) }
 func (r *recorder) Clock(c core.ClockSample) error     { return r.put(heard{what: "clock", clock: c}) }
 func (r *recorder) Gap(reason string) error            { return r.put(heard{what: "gap", gap: reason}) }
+func (r *recorder) Missing([]string) error             { return nil }
 func (r *recorder) Count(name string, n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,7 @@ type link struct {
 	stats   linkStats
 	state   linkState
 	running atomic.Bool
+	lost    atomic.Int64 // frames that were read and found the queue closed
 }
 
 func newLink(r *Router, l Link, index uint16) *link {
@@ -163,6 +165,9 @@ func (e *emitter) Up(i core.Instance) error {
 }
 
 func (e *emitter) Clock(s core.ClockSample) error {
+	if e.ctx.Err() != nil {
+		return nil // of no use to a session that has ended
+	}
 	return e.put(message{kind: msgClock, at: e.now(), clock: &s})
 }
 
@@ -170,23 +175,42 @@ func (e *emitter) Gap(reason string) error {
 	return e.put(message{kind: msgGap, at: e.now(), text: reason})
 }
 
-func (e *emitter) Count(name string, n int) { e.l.tel.Count(name, n) }
+func (e *emitter) Missing(what []string) error {
+	return e.put(message{kind: msgMissing, at: e.now(), inst: &core.Instance{Missing: slices.Clone(what)}})
+}
+
+func (e *emitter) Count(name string, n int) {
+	if name != core.CountDropped {
+		e.l.tel.Count(name, n)
+	} else if n > 0 {
+		e.l.tel.Received.Add(uint64(n))
+		e.l.dropped(n)
+	}
+}
 
 func (e *emitter) now() call.Time { return call.At(e.l.r.o.Now()) }
 
-// put queues m. When the session's context has ended, m is still taken if there is room, and the error says to return.
+// put queues m. It waits for room even when the session's context has ended, since what was read before is still to
+// be delivered; the drain closes the queue in time.
 func (e *emitter) put(m message) error {
-	if e.over.Load() {
-		return errSessionOver
-	}
 	m.link = e.l
-	if err := e.l.r.in.push(e.ctx, m); err != nil {
-		if m.kind == msgFrame || m.kind == msgDead {
-			e.l.tel.Dropped.Add(1)
-		}
-		return fmt.Errorf("handing a %s to the router: %w", m.kind, err)
+	err := errSessionOver
+	if !e.over.Load() {
+		err = e.l.r.in.push(context.Background(), m)
 	}
-	return e.ctx.Err()
+	if err == nil {
+		return nil
+	}
+	if m.kind == msgFrame || m.kind == msgDead {
+		e.l.dropped(1)
+	}
+	return fmt.Errorf("handing a %s to the router: %w", m.kind, err)
+}
+
+// dropped counts frames that were read and are not processed.
+func (l *link) dropped(n int) {
+	l.tel.Dropped.Add(uint64(n))
+	l.lost.Add(int64(n))
 }
 
 // linkStats is what Status shows of a link.
@@ -220,6 +244,17 @@ func (s *linkStats) came(inst *core.Instance, at call.Time) {
 	defer s.mu.Unlock()
 	s.up, s.since = true, at
 	s.instance, s.failures, s.lastErr = *inst, 0, ""
+}
+
+// misses notes what the link cannot see now and reports whether that is news.
+func (s *linkStats) misses(what []string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slices.Equal(s.instance.Missing, what) {
+		return false
+	}
+	s.instance.Missing = what
+	return true
 }
 
 func (s *linkStats) clocked(offset, uncertainty float64) {

@@ -14,6 +14,7 @@ const (
 	takeFrames = 256                   // at most, in one turn of the core loop
 	takeBytes  = 16 << 20              // of native bytes, likewise
 	tickEvery  = 50 * time.Millisecond // of received time
+	clockStep  = 2 * call.Second       // how far our clock may go back before that counts as a step
 )
 
 type msgKind uint8
@@ -25,10 +26,11 @@ const (
 	msgDown
 	msgClock
 	msgGap
+	msgMissing
 )
 
 func (k msgKind) String() string {
-	return [...]string{"frame", "dead letter", "session start", "session end", "clock sample", "gap"}[k]
+	return [...]string{"frame", "dead letter", "session start", "session end", "clock sample", "gap", "change of sight"}[k]
 }
 
 // message is what links put into the core loop's queue.
@@ -55,6 +57,7 @@ type loop struct {
 	batch  []message
 	items  []core.Item // of this turn
 	now    call.Time   // received time, never going back
+	ahead  call.Time   // of our clock, since that was set back
 	ticked call.Time
 	tombs  tombstones
 
@@ -76,11 +79,12 @@ func (p *loop) run(hard context.Context) {
 		case f := <-p.r.ctl:
 			f()
 		case <-ticker.C:
+			now := p.clockTime(call.At(p.r.o.Now()))
 			// Only an empty queue lets wall time pass: what is queued was received earlier.
 			if p.r.in.len() == 0 {
-				p.tick(call.At(p.r.o.Now()))
+				p.tick(now)
 			}
-			p.dropNotes()
+			p.dropNotes(false)
 			p.flush(hard)
 		case <-p.r.in.readable:
 			open = p.turn(hard)
@@ -89,8 +93,31 @@ func (p *loop) run(hard context.Context) {
 		}
 	}
 	// Nothing more will come: calls that waited for a last queue event end.
-	p.emit(nil, p.tracker.Tick(call.At(p.r.o.Now())+call.Time(time.Hour/time.Microsecond)))
+	p.emit(nil, p.tracker.Tick(call.At(p.r.o.Now())+p.ahead+call.Time(time.Hour/time.Microsecond)))
 	p.flush(hard)
+	p.dropNotes(true)
+	p.flush(hard)
+}
+
+// clockTime is wall, a reading of our clock, as received time. Received time does not stand still when that clock is
+// set back: it goes on from where it was, ahead of the clock, until the clock is set right again.
+func (p *loop) clockTime(wall call.Time) call.Time {
+	switch now := wall + p.ahead; {
+	case p.now-now > clockStep:
+		p.r.log.Warn("this machine's clock was set back: time goes on from where it was", "by", time.Duration(p.now-now)*time.Microsecond)
+		p.ahead = p.now - wall
+	case p.ahead > 0 && now-p.now > clockStep:
+		p.ahead = max(0, p.now-wall)
+	}
+	return wall + p.ahead
+}
+
+// receivedAt is when m was received, as received time. What was read before our clock was set back comes in between.
+func (p *loop) receivedAt(m *message) call.Time {
+	if p.ahead == 0 {
+		return m.at
+	}
+	return min(m.at, call.At(p.r.o.Now())) + p.ahead
 }
 
 // turn handles what is queued, up to takeFrames.
@@ -113,7 +140,7 @@ func (p *loop) turn(hard context.Context) (open bool) {
 }
 
 func (p *loop) handle(m *message) {
-	p.now = max(p.now, m.at)
+	p.now = max(p.now, p.receivedAt(m))
 	if p.now-p.ticked >= call.Time(tickEvery.Microseconds()) {
 		p.tick(p.now)
 	}
@@ -132,6 +159,8 @@ func (p *loop) handle(m *message) {
 	case msgGap:
 		p.emit(l, p.tracker.Apply(l.state.ref, call.Observation{Kind: call.LinkGap, At: m.at, Received: m.at}))
 		p.source(l, call.SourceGap, m.at, &call.Source{Reason: m.text, From: l.state.heard, To: m.at})
+	case msgMissing:
+		p.missing(l, m)
 	}
 	if m.kind <= msgDead {
 		l.state.heard = max(l.state.heard, m.at)
@@ -178,6 +207,9 @@ func (p *loop) tick(now call.Time) {
 // emit enriches, judges and routes events of the tracker. l is nil when time made them rather than a frame.
 func (p *loop) emit(l *link, events []*call.Event) {
 	for _, e := range events {
+		if l == nil {
+			e.Time.Received -= p.ahead
+		}
 		for _, en := range p.enrichers {
 			en.Enrich(e)
 		}

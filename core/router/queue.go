@@ -49,7 +49,8 @@ func (q *queue[T]) offer(items []T) (int, error) {
 	if i > 0 {
 		signal(q.readable)
 	}
-	if q.n < q.maxItems && q.bytes < q.maxBytes {
+	// Another producer may find room too. After an item that found none, only take makes room.
+	if i == len(items) && q.n < q.maxItems && q.bytes < q.maxBytes {
 		signal(q.writable)
 	}
 	return i, nil
@@ -138,6 +139,13 @@ func (q *queue[T]) close() {
 		close(q.done)
 		signal(q.readable)
 	}
+}
+
+// halfEmpty reports whether at least half of the room is free, in items and in bytes.
+func (q *queue[T]) halfEmpty() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.n <= q.maxItems/2 && q.bytes <= q.maxBytes/2
 }
 
 func (q *queue[T]) len() int {

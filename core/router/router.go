@@ -230,17 +230,19 @@ func (r *Router) Run(ctx context.Context) error {
 	return r.drain(cut, &links, &writers)
 }
 
-// drain ends everything in order. Adapters have four tenths of the time to return, delivering is cut at eight tenths,
-// and the last tenth is for closing the sinks.
+// drain ends everything in order. Adapters have four tenths of the time to hand over what they have read; then the
+// queue is closed, and they have another tenth to count what is left and return. Delivering is cut at eight tenths, and
+// the last tenth is for closing the sinks.
 func (r *Router) drain(cut context.CancelFunc, links, writers *sync.WaitGroup) error {
 	r.draining.Store(true)
 	r.log.Info("stopping: draining", "timeout", r.o.DrainTimeout, "frames", r.in.len(), "items", r.queued())
 	began, tenth := time.Now(), r.o.DrainTimeout/10
 	defer time.AfterFunc(8*tenth, cut).Stop()
-	if !waitUntil(began.Add(4*tenth), links.Wait) {
+	returned := waitUntil(began.Add(4*tenth), links.Wait)
+	r.in.close()
+	if !returned && !waitUntil(began.Add(5*tenth), links.Wait) {
 		r.log.Error("stopping: an adapter did not return; leaving it behind", "links", r.stillRunning())
 	}
-	r.in.close()
 	waitUntil(began.Add(9*tenth), func() { <-r.stopped })
 	for _, w := range r.sinks {
 		w.q.close()
@@ -289,13 +291,18 @@ func (r *Router) closeSinks(by time.Time) error {
 	return errors.Join(errs...)
 }
 
+// undelivered tells the log and the caller what was received and not delivered, in all of Run.
 func (r *Router) undelivered(took time.Duration) error {
 	frames := r.in.len() + int(r.loop.unprocessed.Load())
+	for _, l := range r.links {
+		frames += int(l.lost.Load())
+	}
 	items, lost := 0, []any{"took", took, "frames", frames}
 	for _, w := range r.sinks {
-		if n := w.undelivered(); n > 0 {
-			items += n
-			lost = append(lost, w.name, n)
+		left, dropped, refused := w.undelivered()
+		items += left + dropped + refused
+		if left+dropped+refused > 0 {
+			lost = append(lost, slog.Group(w.name, "left", left, "dropped", dropped, "refused", refused))
 		}
 	}
 	if frames == 0 && items == 0 {

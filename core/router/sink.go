@@ -37,6 +37,8 @@ type writer struct {
 	full    atomic.Bool
 	ended   atomic.Bool  // run has returned: no Write is under way
 	lost    atomic.Int64 // items that found no room before the drain ran out of time
+	given   atomic.Int64 // items given up since the queue was full
+	gone    atomic.Int64 // items that the sink refused for good and that became no dead letter either
 	lastAck atomic.Int64 // call.Time
 
 	// Of the core loop.
@@ -48,6 +50,16 @@ type writer struct {
 	failingSince call.Time
 	lastErr      string
 	complained   time.Time
+
+	refusals refusals // of run
+}
+
+// refusals are items refused for good that the log has not told of yet.
+type refusals struct {
+	n    int
+	last error
+	item core.Item // the last one
+	said time.Time // when the log was told
 }
 
 // drop is what was dropped of one switch.
@@ -119,6 +131,7 @@ func (w *writer) waitAccepted(hard context.Context) {
 
 func (w *writer) drop(items []core.Item, now call.Time) {
 	w.tel.Dropped.Add(uint64(len(items)))
+	w.given.Add(int64(len(items)))
 	w.dropped = now
 	for i := range items {
 		d := w.drops[items[i].Switch.ID]
@@ -131,9 +144,10 @@ func (w *writer) drop(items []core.Item, now call.Time) {
 	}
 }
 
-// takeDrops returns what is to be said about dropped items, by switch, once drops pause or have gone on for a while.
-func (w *writer) takeDrops(now call.Time) map[string]*drop {
-	ripe := now-w.dropped >= dropPause
+// takeDrops returns what is to be said about dropped items, by switch, once drops pause or have gone on for a while, or
+// at once when there will be no more.
+func (w *writer) takeDrops(now call.Time, last bool) map[string]*drop {
+	ripe := last || now-w.dropped >= dropPause
 	for _, d := range w.drops {
 		ripe = ripe || now-d.from >= dropMax
 	}
@@ -148,9 +162,10 @@ func (w *writer) takeDrops(now call.Time) map[string]*drop {
 // run writes what is queued until the queue is closed and empty, or hard ends.
 func (w *writer) run(hard context.Context) {
 	defer w.ended.Store(true)
+	defer w.tellRefusals(true)
 	for hard.Err() == nil {
 		batch, open := w.q.take(nil, w.batch, batchBytes)
-		if w.policy == Drop && w.q.len() < w.q.maxItems/2 {
+		if w.policy == Drop && w.q.halfEmpty() {
 			w.full.Store(false)
 		}
 		switch {
@@ -199,6 +214,7 @@ func (w *writer) deliver(hard context.Context, batch []core.Item) bool {
 // settle counts what was accepted, turns what the sink will never accept into dead letters, and returns what is to be
 // offered again, in order.
 func (w *writer) settle(batch []core.Item, err error) (left []core.Item) {
+	defer w.tellRefusals(false)
 	if err == nil {
 		w.ack(batch, nil)
 		return nil
@@ -246,8 +262,10 @@ func (w *writer) ack(batch []core.Item, failed map[int]error) {
 func (w *writer) refused(dead []core.Item, i *core.Item, why error) []core.Item {
 	w.tel.DeadLettered.Add(1)
 	w.tel.Depth.Add(-1)
-	w.r.log.Error("sink refuses an item for good", "sink", w.name, "stream", i.Stream, "key", i.Key, "error", why)
+	w.refusals.n++
+	w.refusals.last, w.refusals.item = why, *i
 	if i.Event == nil || len(w.streams) > 0 && !slices.Contains(w.streams, core.StreamDeadLetter) {
+		w.gone.Add(1)
 		return dead
 	}
 	raw, err := json.Marshal(i.Event)
@@ -263,6 +281,17 @@ func (w *writer) refused(dead []core.Item, i *core.Item, why error) []core.Item 
 	w.tel.Produced.Add(1)
 	return append(dead, core.Item{Stream: core.StreamDeadLetter, Key: i.Switch.ID, Switch: i.Switch,
 		Dead: &core.DeadLetter{Raw: raw, Reason: reason, Received: i.Event.Time.Received}})
+}
+
+// tellRefusals logs what was refused for good since the last time, a line a minute at most.
+func (w *writer) tellRefusals(last bool) {
+	r, now := &w.refusals, w.r.o.Now()
+	if r.n == 0 || !last && now.Sub(r.said) < complainEach {
+		return
+	}
+	w.r.log.Error("sink refuses items for good", "sink", w.name, "items", r.n, "stream", r.item.Stream, "key", r.item.Key,
+		"error", r.last, "lost", w.gone.Load())
+	*r = refusals{said: now}
 }
 
 func (w *writer) failing(err error, items int, pause time.Duration) {
@@ -292,8 +321,11 @@ func (w *writer) recovered() {
 	w.tel.Failing.Store(false)
 }
 
-// undelivered is what the sink was to get and did not.
-func (w *writer) undelivered() int { return int(w.tel.Depth.Load() + w.lost.Load()) }
+// undelivered is what the sink was to get and did not: what is left now, what was dropped while its queue was full, and
+// what it refused.
+func (w *writer) undelivered() (left, dropped, refused int) {
+	return int(w.tel.Depth.Load() + w.lost.Load()), int(w.given.Load()), int(w.gone.Load())
+}
 
 func (r *Router) queued() (n int64) {
 	for _, w := range r.sinks {

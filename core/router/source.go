@@ -78,6 +78,13 @@ func (p *loop) up(l *link, m *message) {
 	p.r.log.Info("link up", "link", l.id, "kind", st.ref.Kind, "version", m.inst.Version, "missing", m.inst.Missing)
 }
 
+// missing takes over what the session says it cannot see now.
+func (p *loop) missing(l *link, m *message) {
+	if l.stats.misses(m.inst.Missing) {
+		p.r.log.Info("what the link cannot see has changed", "link", l.id, "missing", m.inst.Missing)
+	}
+}
+
 func missing(i *core.Instance) string {
 	if len(i.Missing) == 0 {
 		return ""
@@ -127,13 +134,14 @@ func (p *loop) clock(l *link, m *message) {
 	p.source(l, call.SourceClock, m.at, &call.Source{OffsetMS: c.OffsetMS, StepMS: c.StepMS})
 }
 
-// dropNotes publishes a source.gap on each switch whose items a full sink has dropped since the last note.
-func (p *loop) dropNotes() {
+// dropNotes publishes a source.gap on each switch whose items a full sink has dropped since the last note: when drops
+// pause, when they have gone on for a while, or at once for the last time.
+func (p *loop) dropNotes(last bool) {
 	for _, w := range p.r.sinks {
-		for id, d := range w.takeDrops(p.now) {
+		for id, d := range w.takeDrops(p.now, last) {
 			if l := p.linkOf(id); l != nil {
 				why := fmt.Sprintf("sink %q: %d items dropped, its queue was full", w.name, d.n)
-				p.source(l, call.SourceGap, p.now, &call.Source{Reason: why, From: d.from, To: d.to})
+				p.source(l, call.SourceGap, p.now-p.ahead, &call.Source{Reason: why, From: d.from - p.ahead, To: d.to - p.ahead})
 			}
 		}
 	}

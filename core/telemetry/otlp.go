@@ -3,6 +3,7 @@ package telemetry
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 type Options struct {
 	Version string // the gateway's
 	OTLP    OTLP
+	Log     *slog.Logger // told of failing exports, for the whole process; nil: OpenTelemetry writes to stderr
 
 	readers []sdkmetric.Option              // tests
 	spans   []sdktrace.TracerProviderOption // tests

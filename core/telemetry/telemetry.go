@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
@@ -39,6 +40,9 @@ type T struct {
 
 // New makes telemetry as o says. Exporting to OTLP starts at once; Shutdown ends it.
 func New(ctx context.Context, o Options) (*T, error) {
+	if o.Log != nil {
+		otel.SetErrorHandler(&complaints{log: o.Log, now: time.Now})
+	}
 	s, err := newScraper()
 	if err != nil {
 		return nil, err

@@ -29,9 +29,9 @@ type output struct {
 	buf  *bufio.Writer
 }
 
-// Create makes dir, which must not hold a trace yet. Files are made when their first line comes.
+// Create makes dir, which must not hold a trace yet, for its owner alone: traces name who called whom. Files are made when their first line comes.
 func Create(dir string) (*Writer, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("creating trace folder: %w", err)
 	}
 	for _, s := range Sources() {
@@ -70,7 +70,7 @@ func (w *Writer) output(s Source) (*output, error) {
 	if o := w.files[s]; o != nil {
 		return o, nil
 	}
-	f, err := os.OpenFile(filepath.Join(w.dir, string(s)+".jsonl"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	f, err := os.OpenFile(filepath.Join(w.dir, string(s)+".jsonl"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("writing trace: %w", err)
 	}
