@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"syscall"
 
 	"github.com/ctigate/ctigate/core"
 	"github.com/ctigate/ctigate/sinks/cloudevents"
@@ -78,6 +79,10 @@ var ErrClosed = errors.New("the stdout sink is closed")
 
 // Write prints the batch. Items of streams that are not selected are accepted and dropped. When ctx ends while the
 // reader of a pipe does not read, Write returns; what it was printing may still appear.
+//
+// When the reader is gone, the items are still retryable, each with syscall.EPIPE in its error, and the error as a whole
+// is a permanent one: no reader comes back to a pipe. Whether to go on without it is for the host to say, which must also
+// take SIGPIPE, or the process ends before Write returns.
 func (s *Sink) Write(ctx context.Context, batch []core.Item) error {
 	if s.closed {
 		return ErrClosed
@@ -87,13 +92,17 @@ func (s *Sink) Write(ctx context.Context, batch []core.Item) error {
 	}
 	var p page
 	failed := s.compose(&p, batch)
+	var err error
 	if len(p.text) > 0 {
-		s.print(ctx, &p, failed)
+		err = s.print(ctx, &p, failed)
 	}
-	if len(failed) > 0 {
-		return &core.BatchError{Failed: failed}
+	switch {
+	case len(failed) == 0:
+		return nil
+	case errors.Is(err, syscall.EPIPE):
+		return core.Permanent(&core.BatchError{Failed: failed})
 	}
-	return nil
+	return &core.BatchError{Failed: failed}
 }
 
 // page is the text of one batch: ends[i] is where the line of item items[i] ends.
@@ -129,8 +138,8 @@ func (s *Sink) compose(p *page, batch []core.Item) map[int]error {
 	return failed
 }
 
-// print writes the page and fails the items whose line is not out in full.
-func (s *Sink) print(ctx context.Context, p *page, failed map[int]error) {
+// print writes the page, fails the items whose line is not out in full, and returns why.
+func (s *Sink) print(ctx context.Context, p *page, failed map[int]error) error {
 	done := make(chan result, 1)
 	go func() {
 		n, err := s.w.Write(p.text)
@@ -144,11 +153,19 @@ func (s *Sink) print(ctx context.Context, p *page, failed map[int]error) {
 	case <-ctx.Done():
 		r.err = ctx.Err()
 	}
+	if r.err == nil {
+		return nil
+	}
+	err := fmt.Errorf("printing: %w", r.err)
+	if errors.Is(r.err, syscall.EPIPE) {
+		err = fmt.Errorf("the reader of standard output is gone: start it anew with the gateway, or remove the stdout sink: %w", err)
+	}
 	for i, item := range p.items {
-		if p.ends[i] > r.n && r.err != nil {
-			failed[item] = fmt.Errorf("printing: %w", r.err)
+		if p.ends[i] > r.n {
+			failed[item] = err
 		}
 	}
+	return err
 }
 
 // note remembers how the last write ended.

@@ -8,7 +8,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/ctigate/ctigate/core"
@@ -131,6 +133,34 @@ func TestStuckReader(t *testing.T) {
 	r.Close()
 	if err := s.Close(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// The host must be able to tell a reader that is gone from a fault that passes, and must not discard anything for it.
+func TestReaderThatIsGone(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	s := New(w, core.StreamEvents)
+	items := sinktest.Events("g", 2, 1)
+	if err := s.Write(t.Context(), items[:1]); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	err = s.Write(t.Context(), items)
+	var be *core.BatchError
+	if !errors.As(err, &be) || len(be.Failed) != 2 || !core.IsPermanent(err) {
+		t.Fatalf("got %v, permanent %v, want both items failed, not to be tried again soon", err, core.IsPermanent(err))
+	}
+	for i, e := range be.Failed {
+		if core.IsPermanent(e) || !errors.Is(e, syscall.EPIPE) || !strings.Contains(e.Error(), "reader of standard output is gone") {
+			t.Errorf("item %d: got %v, want a broken pipe, retryable", i, e)
+		}
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 
