@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -37,6 +38,7 @@ Exits with 1 when something failed, 2 when the configuration is wrong. A warning
 			if err != nil {
 				return err
 			}
+			defer endOnSignal(cmd)()
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
 			findings := probeAll(ctx, probes(c), cmd.ErrOrStderr())
@@ -268,4 +270,16 @@ func verdict(all []core.Finding) string {
 	return fmt.Sprintf("%d ok, %d to look at, %d failed", n[core.OK], n[core.Warn], n[core.Fail])
 }
 
-func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+// oneLine is s in one line that is safe to show.
+func oneLine(s string) string { return printable(strings.Join(strings.Fields(s), " ")) }
+
+// printable is s with a dot for every rune that does not print: what a switch or broker says must not command the
+// terminal it is shown on.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '·'
+		}
+		return r
+	}, s)
+}

@@ -51,6 +51,7 @@ Ends with Ctrl-C or after --for, and sums up what was delivered.`,
 			if f.port < 0 || f.port > 65535 {
 				return usageError{fmt.Errorf("--kafka-port %d is no port", f.port)}
 			}
+			defer endOnSignal(cmd)()
 			return demo(cmd, f)
 		}),
 	}
@@ -90,7 +91,7 @@ func demo(cmd *cobra.Command, f demoFlags) error {
 		fmt.Fprint(cmd.ErrOrStderr(), demoIntro(b, f))
 	}
 	w.length = f.length
-	g, err := serve(cmd.Context(), cfg, w, "")
+	g, err := serve(cmd.Context(), cfg, w, nil)
 	w.tail(cmd.ErrOrStderr())
 	if g == nil {
 		return err

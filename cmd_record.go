@@ -41,6 +41,7 @@ Traces hold everything the switch said: numbers, names, variables. Treat them as
 			if err != nil {
 				return err
 			}
+			defer endOnSignal(cmd)()
 			ctx := cmd.Context()
 			if length > 0 {
 				var cancel context.CancelFunc
@@ -109,11 +110,40 @@ func recordSwitch(ctx context.Context, s configs.Switch, dir string, log *slog.L
 	}
 	log = log.With("switch", s.ID)
 	r := &recorder{kind: s.Kind, out: w, log: log}
+	ctx, cancel := context.WithCancel(ctx)
+	flushed := make(chan struct{})
+	go func() {
+		defer close(flushed)
+		r.flushes(ctx, cancel)
+	}()
 	defer func() {
+		cancel()
+		<-flushed
 		err = errors.Join(err, w.Close())
 		log.Info("recorded", "messages", r.written.Load(), "folder", dir)
 	}()
 	return r.sessions(ctx, adapter)
+}
+
+// flushEvery bounds what of a recording is lost when the process is killed.
+const flushEvery = time.Second
+
+// flushes hands what is recorded to the operating system until ctx ends; when that fails, it ends the recording.
+func (r *recorder) flushes(ctx context.Context, end context.CancelFunc) {
+	tick := time.NewTicker(flushEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := r.out.Flush(); err != nil {
+			r.fail(err)
+			end()
+			return
+		}
+	}
 }
 
 // sessions runs one session after the other until ctx ends or trying again cannot help.
@@ -122,10 +152,10 @@ func (r *recorder) sessions(ctx context.Context, a core.Adapter) error {
 		before := r.written.Load()
 		err := a.Run(ctx, r)
 		switch {
-		case ctx.Err() != nil:
-			return nil
 		case r.err() != nil:
 			return r.err()
+		case ctx.Err() != nil:
+			return nil
 		case core.IsPermanent(err):
 			return fmt.Errorf("recording: %w", err)
 		}
@@ -135,7 +165,7 @@ func (r *recorder) sessions(ctx context.Context, a core.Adapter) error {
 		r.log.Warn("the link is down: what the switch sends now is not recorded", "error", err, "retry_in", pause)
 		select {
 		case <-ctx.Done():
-			return nil
+			return r.err()
 		case <-time.After(pause):
 		}
 	}
@@ -168,13 +198,17 @@ func (r *recorder) Frame(f core.Frame) error {
 		err = r.out.Write(l)
 	}
 	if err != nil {
-		r.mu.Lock()
-		r.failed = fmt.Errorf("recording: %w", err)
-		r.mu.Unlock()
+		r.fail(err)
 		return err
 	}
 	r.written.Add(1)
 	return nil
+}
+
+func (r *recorder) fail(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failed = fmt.Errorf("recording: %w", err)
 }
 
 // DeadLetter says what is left out: a trace holds what can be read.

@@ -2,8 +2,12 @@ package main
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"fmt"
 	"io"
+	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -38,7 +42,8 @@ standard error.`,
   ctigate replay --kind esl traces/freeswitch/busy --output records | jq .outcome`,
 		Args: cobra.ExactArgs(1),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
-			return replay(args[0], f, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			defer endOnSignal(cmd)()
+			return replay(cmd.Context(), args[0], f, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		}),
 	}
 	fl := cmd.Flags()
@@ -59,27 +64,57 @@ func choices(cmd *cobra.Command, flag string, values ...string) {
 	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 }
 
-func replay(path string, f replayFlags, out, errOut io.Writer) error {
-	p, err := newReplayer(f, out)
+func replay(ctx context.Context, path string, f replayFlags, out, errOut io.Writer) error {
+	p, err := newReplayer(ctx, f, out)
 	if err != nil {
 		return err
 	}
+	read := make(chan error, 1)
+	go func() { read <- p.read(path, f) }()
+	switch err := await(ctx, read); {
+	case errors.Is(err, syscall.EPIPE):
+		return errSilent // the reader has had enough
+	case err != nil:
+		return fmt.Errorf("replaying %s: %w", path, err)
+	}
+	if p.dead > 0 {
+		fmt.Fprintf(errOut, "ctigate: replaying %s: %d lines could not be understood, the first: %s\n", printable(path), p.dead, p.firstDead)
+	}
+	return nil
+}
+
+// errInterrupted is why a replay that was told to end has not printed everything.
+var errInterrupted = errors.New("interrupted: only a part is printed")
+
+// await waits for the end of reading. When ctx ends, reading ends at the next line; one that hangs, on a pipe that
+// nobody writes to, is left behind.
+func await(ctx context.Context, read <-chan error) error {
+	select {
+	case err := <-read:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-read:
+		return err
+	case <-time.After(patience):
+		return errInterrupted
+	}
+}
+
+// read prints what the trace at path says.
+func (p *replayer) read(path string, f replayFlags) (err error) {
 	switch f.kind {
 	case "ari":
 		err = ari.Replay(path, ari.ReplayOptions{IVRVariable: f.ivr, Variables: f.variables}, p)
 	case "esl":
 		err = esl.Replay(path, esl.ReplayOptions{IVRVariable: f.ivr, Variables: f.variables}, p)
 	}
-	if err != nil {
-		return fmt.Errorf("replaying %s: %w", path, err)
+	if err == nil {
+		return p.finish()
 	}
-	if err := p.finish(); err != nil {
-		return err
-	}
-	if p.dead > 0 {
-		fmt.Fprintf(errOut, "ctigate: replaying %s: %d lines could not be understood, the first: %s\n", path, p.dead, p.firstDead)
-	}
-	return nil
+	_ = p.out.Flush() // whole lines, as far as it got: err says that it is not all
+	return err
 }
 
 // replayer is the gateway's way of an event without its queues: tracker, enrichers, freshness, output.
@@ -92,6 +127,7 @@ type replayer struct {
 	judge     *fresh.Judge
 	now       call.Time
 	ticked    call.Time
+	ended     func() error // why to go no further, nil to go on
 	err       error
 
 	last  map[string]*call.Event // by call, for output calls
@@ -101,7 +137,7 @@ type replayer struct {
 	firstDead string
 }
 
-func newReplayer(f replayFlags, out io.Writer) (*replayer, error) {
+func newReplayer(ctx context.Context, f replayFlags, out io.Writer) (*replayer, error) {
 	kind, ok := switchKinds[f.kind]
 	if !ok {
 		return nil, usageError{fmt.Errorf("replaying: --kind %q is unknown: use ari or esl", f.kind)}
@@ -116,6 +152,12 @@ func newReplayer(f replayFlags, out io.Writer) (*replayer, error) {
 	return &replayer{
 		out: bufio.NewWriterSize(out, 64<<10), output: f.output, ref: call.SwitchRef{ID: f.switchID, Kind: kind},
 		tracker: call.NewTracker(call.Options{}), enrichers: enrichers, judge: fresh.New(fresh.Options{}),
+		ended: func() error {
+			if ctx.Err() != nil {
+				return errInterrupted
+			}
+			return nil
+		},
 		last: map[string]*call.Event{},
 	}, nil
 }
@@ -128,6 +170,14 @@ func (p *replayer) Frame(f core.Frame) error {
 			o.Received = f.Received
 		}
 		p.take(p.tracker.Apply(p.ref, o))
+	}
+	return p.state()
+}
+
+// state is what failed, or that the replay is to end.
+func (p *replayer) state() error {
+	if p.err == nil {
+		p.err = p.ended()
 	}
 	return p.err
 }
@@ -146,7 +196,7 @@ func (p *replayer) DeadLetter(d core.DeadLetter) error {
 	if p.dead++; p.dead == 1 {
 		p.firstDead = oneLine(d.Reason)
 	}
-	return p.err
+	return p.state()
 }
 
 // Up takes over what the trace says of the switch process.

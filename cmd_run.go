@@ -28,17 +28,27 @@ func newRun() *cobra.Command {
 stops, what was received is delivered within drain_timeout, and the command ends. A second signal ends it at once.
 
 SIGHUP reads FILE again: enrich, freshness and log.level change at once; for everything else the log says that a
-restart is needed. A FILE with a fault changes nothing.
+restart is needed. A FILE with a fault changes nothing, and --log-level and --log-format stay in force.
+
+/healthz and /readyz answer from the start; /readyz says what is being waited for. A signal while a sink cannot be
+opened yet ends the command with 0: nothing had been read.
+
+With a sink of kind stdout, a reader that goes away, as in 'ctigate run … | head', is a wish to end: the other sinks
+are drained and the command ends with 0.
 
 On a terminal a live table shows the calls; elsewhere, or with --plain, log lines go to standard error.`,
 		Example: `  ctigate run -c ctigate.yaml
   ctigate run -c ctigate.yaml --plain --log-format json 2>ctigate.log`,
 		Args: cobra.NoArgs,
 		RunE: does(func(cmd *cobra.Command, _ []string) error {
+			src := newSource(path, &logs)
+			defer src.close()
 			cfg, err := load(path)
 			if err != nil {
 				return err
 			}
+			defer endOnSignal(cmd)()
+			defer outliveReaders()()
 			if err := logs.apply(&cfg.Log); err != nil {
 				return err
 			}
@@ -48,7 +58,7 @@ On a terminal a live table shows the calls; elsewhere, or with --plain, log line
 				w.hint = "no sink is configured: delivering to files in " + fileSinkDir + "   (" + w.hint + ")"
 			}
 			announce(w.log, cfg)
-			_, err = serve(cmd.Context(), cfg, w, path)
+			_, err = serve(cmd.Context(), cfg, w, src)
 			w.tail(cmd.ErrOrStderr())
 			return err
 		}),
@@ -75,52 +85,103 @@ func announce(log *slog.Logger, cfg *configs.Config) {
 	}
 }
 
-// serve runs a gateway and shows it, until ctx ends or w's length is over. path, when given, is read again on SIGHUP. The gateway is nil
-// when it could not be started.
-func serve(ctx context.Context, cfg *configs.Config, w *watch, path string) (*gateway, error) {
-	g, err := assemble(ctx, cfg, w.log, w.onEvent)
+// serve runs a gateway and shows it, until ctx ends or w's length is over. src, when given, is read again on SIGHUP.
+// The gateway is nil when it did not get as far as reading: with an error, or with none when ctx ended before.
+func serve(ctx context.Context, cfg *configs.Config, w *watch, src *source) (*gateway, error) {
+	ctx, quit := context.WithCancel(ctx)
+	defer quit()
+	g, err := assemble(ctx, cfg, w.log, quit)
 	if err != nil {
 		return nil, err
 	}
-	began := time.Now()
+	side, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var helpers sync.WaitGroup
+	helpers.Go(func() { g.serveTelemetry(side) })
+	if src != nil {
+		helpers.Go(func() { src.reloads(side, g, w) })
+	}
+	if err = g.open(ctx, w.onEvent); err == nil {
+		err = runShown(ctx, g, w)
+	}
+	stop()
+	helpers.Wait()
+	switch err = errors.Join(err, g.shutdownTelemetry()); {
+	case g.isOpen() && err != nil:
+		return g, fmt.Errorf("running the gateway: %w", err)
+	case g.isOpen():
+		return g, nil
+	case ctx.Err() != nil:
+		w.log.Info("stopped before every sink was open: nothing had been read", "error", err)
+		return nil, nil
+	}
+	return nil, err
+}
+
+// runShown runs an open gateway until everything is drained, and shows it meanwhile.
+func runShown(ctx context.Context, g *gateway, w *watch) error {
 	if w.length > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, w.length)
 		defer cancel()
 	}
+	began := time.Now()
 	side, stop := context.WithCancel(context.WithoutCancel(ctx))
-	var helpers sync.WaitGroup
-	helpers.Go(func() { w.run(side, g) })
-	if path != "" {
-		helpers.Go(func() { reloads(side, g, w, path) })
-	}
-	err = g.run(ctx)
+	var shown sync.WaitGroup
+	shown.Go(func() { w.run(side, g) })
+	err := g.router.Run(ctx)
 	w.took = time.Since(began)
 	stop()
-	helpers.Wait()
-	if err != nil {
-		return g, fmt.Errorf("running the gateway: %w", err)
-	}
-	return g, nil
+	shown.Wait()
+	return err
 }
 
+// source is where the configuration came from, and comes from again on SIGHUP.
+type source struct {
+	path string
+	logs *logFlags // over what the file says, each time
+	hup  chan os.Signal
+}
+
+// newSource takes SIGHUP from now on: unasked for, it would end the process.
+func newSource(path string, logs *logFlags) *source {
+	s := &source{path: path, logs: logs, hup: make(chan os.Signal, 1)}
+	signal.Notify(s.hup, syscall.SIGHUP)
+	return s
+}
+
+func (s *source) close() { signal.Stop(s.hup) }
+
 // reloads reads the configuration again on every SIGHUP.
-func reloads(ctx context.Context, g *gateway, w *watch, path string) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
+func (s *source) reloads(ctx context.Context, g *gateway, w *watch) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-hup:
-			reload(ctx, g, w, path)
+		case <-s.hup:
+		}
+		if !g.isOpen() {
+			w.log.Info("the configuration is read again once every sink is open")
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-g.opened:
+			s.reload(ctx, g, w)
 		}
 	}
 }
 
-func reload(ctx context.Context, g *gateway, w *watch, path string) {
-	next, err := configs.Load(path, kinds())
+// read is what the gateway would start with now.
+func (s *source) read() (*configs.Config, error) {
+	c, err := configs.Load(s.path, kinds())
+	if err != nil {
+		return nil, err
+	}
+	return c, s.logs.apply(&c.Log)
+}
+
+func (s *source) reload(ctx context.Context, g *gateway, w *watch) {
+	next, err := s.read()
 	var faults configs.Faults
 	switch {
 	case errors.As(err, &faults):

@@ -59,6 +59,7 @@ func (f *simFlags) play(cmd *cobra.Command, start func(context.Context, sim.Opti
 	if err := f.logs.apply(&c); err != nil {
 		return err
 	}
+	defer endOnSignal(cmd)()
 	f.opt.Log = newLog(cmd.ErrOrStderr(), c, new(slog.LevelVar))
 	s, where, err := start(cmd.Context(), f.opt)
 	if err != nil {
@@ -169,6 +170,7 @@ func (f *simFlags) playTrace(cmd *cobra.Command, dir, addr, amiAddr string) erro
 		return err
 	}
 	log := newLog(cmd.ErrOrStderr(), c, new(slog.LevelVar))
+	defer endOnSignal(cmd)()
 	p, err := sim.PlayTraceWith(dir, f.opt.Speed, sim.Options{Log: log})
 	if err != nil {
 		return err

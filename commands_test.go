@@ -130,6 +130,26 @@ func TestRecordingGoesOnAfterALostLink(t *testing.T) {
 	})
 }
 
+func TestARecordingIsOnDiskWithinASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		var ari []byte
+		session := func(ctx context.Context, out core.Emitter) error {
+			err := out.Frame(frame(`{"type":"A"}`, 1))
+			time.Sleep(flushEvery + time.Millisecond) // of the bubble
+			ari, _ = os.ReadFile(filepath.Join(dir, "ari.jsonl"))
+			return errors.Join(err, core.Permanent(errors.New("enough")))
+		}
+		s := configs.Switch{ID: "a", Kind: "ari", Config: &fakeSwitch{&script{sessions: []func(context.Context, core.Emitter) error{session}}}}
+		if err := recordSwitch(t.Context(), s, dir, discard); err == nil || !strings.Contains(err.Error(), "enough") {
+			t.Fatal(err)
+		}
+		if string(ari) != "{\"rx\":0.000001,\"ev\":{\"type\":\"A\"}}\n" {
+			t.Errorf("after a second the file has %q", ari)
+		}
+	})
+}
+
 func TestRecordingEndsWhenItCannotGoOn(t *testing.T) {
 	for name, session := range map[string]func(context.Context, core.Emitter) error{
 		"refused": func(context.Context, core.Emitter) error { return core.Permanent(errors.New("wrong password")) },
@@ -225,7 +245,7 @@ func TestServeDeliversAndDrains(t *testing.T) {
 		w := plainWatch(&log, cfg)
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 		defer cancel()
-		g, err := serve(ctx, cfg, w, "")
+		g, err := serve(ctx, cfg, w, nil)
 		if err != nil || g == nil {
 			t.Fatal(err)
 		}
@@ -244,7 +264,7 @@ func TestServeDeliversAndDrains(t *testing.T) {
 func TestServeGivesUpOnASinkThatRefuses(t *testing.T) {
 	sink := &fakeSink{fatal: true}
 	cfg := fakeConfig(sink, oneCall)
-	if g, err := serve(t.Context(), cfg, plainWatch(io.Discard, cfg), ""); err == nil || g != nil || sink.opens != 1 {
+	if g, err := serve(t.Context(), cfg, plainWatch(io.Discard, cfg), nil); err == nil || g != nil || sink.opens != 1 {
 		t.Errorf("%v after %d attempts", err, sink.opens)
 	}
 }
@@ -256,23 +276,27 @@ func TestReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	fake := fakeConfig(&fakeSink{}, oneCall)
-	var log bytes.Buffer
-	w := plainWatch(&log, fake)
-	g, err := assemble(t.Context(), fake, w.log, w.onEvent)
+	log := newPrinted()
+	w := plainWatch(log, fake)
+	ctx, cancel := context.WithCancel(t.Context())
+	g, err := assemble(ctx, fake, w.log, cancel)
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := g.open(ctx, w.onEvent); err != nil {
+		t.Fatal(err)
+	}
 	g.cfg = cfg
-	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- g.run(ctx) }()
+	go func() { done <- errors.Join(g.router.Run(ctx), g.shutdownTelemetry()) }()
+	src := &source{path: path, logs: &logFlags{}}
 
 	change := func(text string) string {
-		log.Reset()
+		log.reset()
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		reload(ctx, g, w, path)
+		src.reload(ctx, g, w)
 		return log.String()
 	}
 	const base = "switches: [{id: pbx1, kind: esl, address: h, password: {env: X}}]\nsinks: [{kind: stdout}]\n"
@@ -287,6 +311,13 @@ func TestReload(t *testing.T) {
 	}
 	if got := change(base + "drain: 1s\n"); !strings.Contains(got, "nothing was changed") || strings.Contains(got, "msg=reloaded") {
 		t.Errorf("log: %s", got)
+	}
+	src.logs.level, src.logs.format = "error", "text"
+	if change(base + "log: {level: debug, format: json}\n"); w.level.Level() != slog.LevelError {
+		t.Errorf("the file's level %v is over the command line's", w.level.Level())
+	}
+	if next, err := src.read(); err != nil || next.Log != (configs.Log{Level: "error", Format: "text"}) {
+		t.Errorf("%v, %+v", err, next.Log)
 	}
 	cancel()
 	if err := <-done; err != nil {

@@ -2,10 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/ctigate/ctigate/configs"
@@ -19,14 +18,21 @@ import (
 
 // gateway is what a configuration becomes.
 type gateway struct {
-	cfg    *configs.Config
-	log    *slog.Logger
-	tel    *telemetry.T
-	router *router.Router
+	cfg       *configs.Config
+	log       *slog.Logger
+	tel       *telemetry.T
+	links     []router.Link
+	enrichers []core.Enricher
+	quit      context.CancelFunc // begins the drain
+
+	waiting atomic.Pointer[string] // what open waits for
+	opened  chan struct{}          // closed once router is there
+	router  *router.Router
 }
 
-// assemble opens everything that cfg names. Sinks come first: no event is read before there is somewhere to put it.
-func assemble(ctx context.Context, cfg *configs.Config, log *slog.Logger, onEvent func(*call.Event)) (*gateway, error) {
+// assemble makes everything that cfg names but the sinks; open does those. No event is read before there is somewhere
+// to put it. A gateway that calls quit wants its context ended.
+func assemble(ctx context.Context, cfg *configs.Config, log *slog.Logger, quit context.CancelFunc) (*gateway, error) {
 	links, err := openLinks(cfg, log)
 	if err != nil {
 		return nil, err
@@ -39,21 +45,7 @@ func assemble(ctx context.Context, cfg *configs.Config, log *slog.Logger, onEven
 	if err != nil {
 		return nil, fmt.Errorf("starting telemetry: %w", err)
 	}
-	g := &gateway{cfg: cfg, log: log, tel: tel}
-	sinks, err := openSinks(ctx, cfg, log)
-	if err != nil {
-		return nil, errors.Join(err, g.shutdownTelemetry())
-	}
-	g.router, err = router.New(router.Options{
-		Links: links, Sinks: sinks, Enrichers: enrichers, Fresh: fresh.New(freshOptions(cfg)),
-		Tracker: call.NewTracker(call.Options{}), Telemetry: tel, Log: log, OnEvent: onEvent,
-		DrainTimeout: cfg.DrainTimeout,
-	})
-	if err != nil {
-		closeSinks(sinks)
-		return nil, errors.Join(err, g.shutdownTelemetry())
-	}
-	return g, nil
+	return &gateway{cfg: cfg, log: log, tel: tel, links: links, enrichers: enrichers, quit: quit, opened: make(chan struct{})}, nil
 }
 
 // wantsRaw says whether this switch's native messages are to be delivered too.
@@ -74,77 +66,10 @@ func openLinks(cfg *configs.Config, log *slog.Logger) ([]router.Link, error) {
 	return links, nil
 }
 
-func openSinks(ctx context.Context, cfg *configs.Config, log *slog.Logger) ([]router.NamedSink, error) {
-	var sinks []router.NamedSink
-	for _, s := range cfg.Sinks {
-		sink, err := openSink(ctx, s, log.With("sink", s.Name))
-		if err != nil {
-			closeSinks(sinks)
-			return nil, err
-		}
-		sinks = append(sinks, router.NamedSink{Name: s.Name, Sink: sink, WhenFull: router.WhenFull(s.WhenFull)})
-	}
-	return sinks, nil
-}
-
-// Bounds of opening a sink: one attempt, and the pauses between attempts.
-const (
-	openTimeout  = 30 * time.Second
-	openPauseMin = time.Second
-	openPauseMax = 30 * time.Second
-)
-
-// openSink tries until it succeeds, ctx ends, or trying again cannot help.
-func openSink(ctx context.Context, s configs.Sink, log *slog.Logger) (core.Sink, error) {
-	for pause := openPauseMin; ; pause = min(2*pause, openPauseMax) {
-		attempt, cancel := context.WithTimeout(ctx, openTimeout)
-		sink, err := s.Config.Open(attempt, core.Env{Log: log})
-		cancel()
-		if err == nil {
-			return sink, nil
-		}
-		if ctx.Err() != nil || core.IsPermanent(err) {
-			return nil, fmt.Errorf("opening sink %s: %w", s.Name, err)
-		}
-		log.Error("the sink is not ready: no switch is read before it is", "error", err, "retry_in", pause)
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("opening sink %s: %w", s.Name, err)
-		case <-time.After(pause):
-		}
-	}
-}
-
-func closeSinks(sinks []router.NamedSink) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	for _, s := range sinks {
-		_ = s.Sink.Close(ctx) // nothing was written
-	}
-}
-
 func (g *gateway) shutdownTelemetry() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
 	return g.tel.Shutdown(ctx)
-}
-
-// run works until ctx ends and everything is drained.
-func (g *gateway) run(ctx context.Context) error {
-	side, stop := context.WithCancel(context.WithoutCancel(ctx))
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		if err := serverOf(g.cfg).Serve(side, g.tel, g.router.Ready, func(a net.Addr) {
-			g.log.Info("telemetry is served", "url", "http://"+a.String()+"/metrics")
-		}); err != nil {
-			g.log.Error("no telemetry is served", "error", err)
-		}
-	}()
-	err := g.router.Run(ctx)
-	stop()
-	<-served
-	return errors.Join(err, g.shutdownTelemetry())
 }
 
 // reload puts into effect what of next can change while the gateway runs, and returns what cannot.

@@ -14,7 +14,15 @@ import (
 	"github.com/ctigate/ctigate/configs"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// asProgram in the environment makes the test binary be ctigate.
+const asProgram = "CTIGATE_TEST_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const traces = "adapters/adaptertest/traces"
 
@@ -37,6 +45,9 @@ func write(t *testing.T, text string) string {
 
 func TestExitCodesAndMessages(t *testing.T) {
 	bad := write(t, "switches:\n  - {id: a, kind: esl, addresses: 127.0.0.1}\nlog: {level: loud}\n")
+	twice := write(t, "switches: [{id: a, kind: esl, address: h, password: {env: X}}]\n"+
+		"sinks:\n  - {kind: file, name: x, dir: out}\n  - {kind: file, name: y, dir: ./out/}\n")
+	hostile := write(t, "\"\\e]0;owned\\a\": 1\n")
 	tests := []struct {
 		args string
 		code int
@@ -57,6 +68,9 @@ func TestExitCodesAndMessages(t *testing.T) {
 		{"replay --kind ari --region Mars x", exitUsage, "no region"},
 		{"replay --kind ari /nowhere", exitFailed, "no such file or directory"},
 		{"replay --kind ari " + traces + "/freeswitch/busy", exitFailed, "holds none of ari.jsonl"},
+		{"run -c " + twice, exitUsage, "ctigate.yaml:4: sinks[1].dir: ./out/ is also the folder of sinks[0] (x)"},
+		{"run -c " + hostile, exitUsage, "·]0;owned·: unknown key; the keys here are switches, sinks"},
+		{"version --lo\x1b[31mud", exitUsage, "unknown flag: --lo·[31mud"},
 		{"version --loud", exitUsage, "unknown flag: --loud"},
 	}
 	for _, tt := range tests {
