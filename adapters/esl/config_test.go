@@ -20,13 +20,13 @@ func coreEnv() core.Env { return core.Env{} }
 
 func TestConfigDefaults(t *testing.T) {
 	c := NewConfig()
-	if err := yaml.UnmarshalWithOptions([]byte("address: pbx1\npassword: {env: ESL_PASSWORD}\nheartbeat_timeout: 90s\n"), c, yaml.Strict()); err != nil {
+	if err := yaml.UnmarshalWithOptions([]byte("address: pbx1\npassword: {env: ESL_PASSWORD}\nheartbeat_timeout: 90s\nraw: true\n"), c, yaml.Strict()); err != nil {
 		t.Fatal(err)
 	}
 	if errs := c.Validate(); errs != nil {
 		t.Error(errs)
 	}
-	if c.Format != "json" || c.Queue != 8192 || c.MaxBodyBytes != 4<<20 || c.IVRVariable != "ivr_path" || c.HeartbeatTimeout != 90*time.Second {
+	if c.Format != "json" || c.Queue != 8192 || c.MaxBodyBytes != 4<<20 || c.IVRVariable != "ivr_path" || c.HeartbeatTimeout != 90*time.Second || !c.RawPassthrough() || NewConfig().RawPassthrough() {
 		t.Errorf("%+v", c)
 	}
 	if errs := (&Config{Address: "pbx1", Password: core.NewSecret("x")}).Validate(); errs != nil {
