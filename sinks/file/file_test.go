@@ -182,6 +182,32 @@ func TestFailedWritesLeaveNoTrace(t *testing.T) {
 	}
 }
 
+// An item must not get past an earlier one whose file could not be opened for a moment.
+func TestFileThatOpensLate(t *testing.T) {
+	s := open(t, nil)
+	tries := 0
+	s.create = func(path string) (handle, error) {
+		if tries++; tries == 1 {
+			return nil, syscall.EMFILE
+		}
+		return create(path)
+	}
+	items := sinktest.Events("l", 5, 1)
+	var be *core.BatchError
+	if err := s.Write(t.Context(), items); !errors.As(err, &be) || len(be.Failed) != 5 {
+		t.Errorf("got %v, want all five items failed", err)
+	}
+	if err := s.Write(t.Context(), items); err != nil {
+		t.Error(err)
+	}
+	if got, err := delivered(s.cfg.Dir); err != nil || len(got) != 5 || got[0].ID != items[0].Event.ID {
+		t.Errorf("got %v, %v, want five lines in order", got, err)
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestFullDiskIsSaidPlainly(t *testing.T) {
 	d := &disk{room: 0}
 	s := open(t, nil)

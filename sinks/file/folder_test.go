@@ -76,8 +76,9 @@ func TestLinksAreNotFollowed(t *testing.T) {
 			cfg := NewConfig()
 			cfg.Dir = t.TempDir()
 			link := filepath.Join(cfg.Dir, "events.jsonl")
-			s, err := core.Sink(nil), error(nil)
+			var s core.Sink
 			if !atOpen {
+				var err error
 				if s, err = cfg.Open(t.Context(), core.Env{}); err != nil {
 					t.Fatal(err)
 				}

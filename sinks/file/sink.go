@@ -81,14 +81,19 @@ func (s *Sink) Write(ctx context.Context, batch []core.Item) error {
 // compose puts each item's line into its file's buffer and returns the files concerned.
 func (s *Sink) compose(batch []core.Item, failed map[int]error) []*streamFile {
 	var shares []*streamFile
+	shut := make(map[core.Stream]error) // files that could not be opened: later items must not overtake earlier ones
 	for i := range batch {
 		it := &batch[i]
 		if !slices.Contains(s.cfg.Streams, it.Stream) {
 			continue
 		}
+		if err := shut[it.Stream]; err != nil {
+			failed[i] = err
+			continue
+		}
 		f, err := s.file(it.Stream)
 		if err != nil {
-			failed[i] = err
+			failed[i], shut[it.Stream] = err, err
 			continue
 		}
 		text, err := s.enc.AppendStructured(f.text, it)
