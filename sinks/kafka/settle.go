@@ -41,7 +41,7 @@ func refusal(topic string, err error) error {
 	if errors.As(err, &code) && (code == kafkago.TopicAuthorizationFailed || code == kafkago.ClusterAuthorizationFailed) {
 		err = fmt.Errorf("not allowed for this user; grant it Write on the topic: %w", err)
 	}
-	return core.Permanent(fmt.Errorf("producing to %s: %w", topic, err))
+	return fmt.Errorf("producing to %s: %w", topic, err)
 }
 
 // giveBack fails what a partition is still owed, to be offered again.

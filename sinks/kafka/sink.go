@@ -110,9 +110,9 @@ func (s *Sink) start(ctx context.Context) error {
 
 // Write delivers the batch and returns nil once every item is acknowledged by all in-sync replicas, else a
 // *core.BatchError. It retries in place for up to write_timeout; what it returns as failed may be offered again. Only an
-// item that cannot be delivered for what is in it is permanently failed. Refused passwords, missing rights, certificates,
-// quotas and topics fail their items at once and retryably, and make the error as a whole a permanent one: the host is to
-// wait longer, not to discard. An item that is too large for its topic is set aside: its first 64 KiB go to the dead-letter topic with the reason, and
+// item that cannot be delivered for what is in it is permanently failed. Missing rights, quotas and policies fail their
+// items at once and retryably. So do refused passwords, certificates and topics that somebody must create, which also make
+// the error as a whole a permanent one: the host is to wait longer, not to discard. An item that is too large for its topic is set aside: its first 64 KiB go to the dead-letter topic with the reason, and
 // it counts as delivered, for no retry would help it.
 func (s *Sink) Write(ctx context.Context, batch []core.Item) error {
 	if err := s.enter(ctx); err != nil {
@@ -132,8 +132,8 @@ func (s *Sink) Write(ctx context.Context, batch []core.Item) error {
 	return d.outcome()
 }
 
-// outcome is what Write returns. A permanent error around the *core.BatchError tells the host to take its time: nothing
-// in it is lost by that, for the items themselves are to be offered again.
+// outcome is what Write returns. A permanent error around the *core.BatchError tells the host to take its time, so that
+// failed logins do not lock the user out. Nothing is lost by that: the items themselves are to be offered again.
 func (d *delivery) outcome() error {
 	if len(d.failed) == 0 {
 		return nil

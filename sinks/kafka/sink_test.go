@@ -310,6 +310,9 @@ func TestRefusedTopicFailsAtOnceAndAlone(t *testing.T) {
 	began := time.Now()
 	err := s.Write(t.Context(), items)
 	wantGivenBack(t, err, "grant it Write on the topic", 1, 3)
+	if core.IsPermanent(err) {
+		t.Error("asking again costs nothing here, and delivers as soon as the right is there")
+	}
 	if time.Since(began) > time.Second {
 		t.Error("retried what no retry can help")
 	}
