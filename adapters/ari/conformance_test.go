@@ -20,11 +20,10 @@ func TestConformance(t *testing.T) {
 		f := newFakeSwitch(t, httptest.NewServer)
 		var mu sync.Mutex
 		var last *peer
-		f.events = func(p *peer) {
+		f.opening = func(p *peer) {
 			mu.Lock()
 			last = p
 			mu.Unlock()
-			p.listen(true)
 		}
 		if o.Refuse {
 			f.answer = func(w http.ResponseWriter, _ *http.Request) bool {

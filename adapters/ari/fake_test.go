@@ -36,8 +36,9 @@ type fakeSwitch struct {
 	server *httptest.Server
 	wg     sync.WaitGroup
 
-	events func(p *peer)                                            // plays the websocket; nil keeps it open
-	answer func(w http.ResponseWriter, r *http.Request) (done bool) // overrides REST
+	events  func(p *peer)                                            // plays the websocket; nil keeps it open
+	opening func(p *peer)                                            // told of each websocket before the client knows that it is open
+	answer  func(w http.ResponseWriter, r *http.Request) (done bool) // overrides REST
 
 	mu       sync.Mutex
 	requests []string
@@ -96,9 +97,12 @@ func (f *fakeSwitch) upgrade(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer conn.Close()
+	p := &peer{conn: conn, r: rw.Reader, ended: make(chan struct{})}
+	if f.opening != nil {
+		f.opening(p)
+	}
 	fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
 		base64.StdEncoding.EncodeToString(sum[:]))
-	p := &peer{conn: conn, r: rw.Reader, ended: make(chan struct{})}
 	if f.events == nil {
 		p.listen(true)
 		return

@@ -98,7 +98,9 @@ func TestFullSinkDropsAndSaysSo(t *testing.T) {
 		r, stop := start(t, Options{Links: []Link{{ID: "pbx", Kind: "asterisk", Adapter: talker(t, 5000, &sent)}},
 			Sinks: []NamedSink{{Name: "slow", Sink: slow, QueueItems: 100, BatchItems: 10, WhenFull: Drop}, {Name: "quick", Sink: quick}}})
 		synctest.Wait()
-		if s := r.Status(); s.Ready || !s.Sinks[0].Full || s.Sinks[0].Dropped != 10_001-110 {
+		s := r.Status()
+		dropped := s.Sinks[0].Dropped // all but the full queue and the first batch, which may be a short one
+		if s.Ready || !s.Sinks[0].Full || dropped < 10_001-110 || dropped > 10_001-101 {
 			t.Errorf("status: %+v", s.Sinks[0])
 		}
 		if n := len(quick.on(core.StreamEvents)); n != 5000 {
@@ -109,7 +111,7 @@ func TestFullSinkDropsAndSaysSo(t *testing.T) {
 		if s := r.Status(); !s.Ready || s.Sinks[0].Full {
 			t.Errorf("status after: %+v", s.Sinks[0])
 		}
-		if err := stop(); err == nil || !strings.Contains(err.Error(), "9891 items not delivered") {
+		if err := stop(); err == nil || !strings.Contains(err.Error(), fmt.Sprint(dropped, " items not delivered")) {
 			t.Errorf("Run: %v", err)
 		}
 		var said []string
@@ -120,7 +122,7 @@ func TestFullSinkDropsAndSaysSo(t *testing.T) {
 				}
 			}
 		}
-		if want := `sink "slow": 9891 items dropped, its queue was full`; len(said) != 2 || said[0] != want || said[1] != want {
+		if want := fmt.Sprintf(`sink "slow": %d items dropped, its queue was full`, dropped); len(said) != 2 || said[0] != want || said[1] != want {
 			t.Errorf("gaps: %q", said)
 		}
 	})

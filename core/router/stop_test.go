@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -65,7 +67,7 @@ func TestWhatIsDroppedAtTheStopIsCounted(t *testing.T) {
 		if err != nil {
 			_, _ = fmt.Sscanf(err.Error(), "drain ended after %s with %d frames not processed and %d items not delivered", &took, &frames, &items)
 		}
-		if frames+items != 3000 || frames < 2000 {
+		if frames+items != 3000 || frames < 1500 {
 			t.Errorf("%d frames and %d items of 3000: %v", frames, items, err)
 		}
 		if l := r.Status().Links[0]; l.Received != 3000 || int(l.Dropped) > frames {
@@ -156,7 +158,7 @@ func TestTimeGoesOnWhenOurClockIsSetBack(t *testing.T) {
 		if d := passed(time.Minute); d < 59*time.Second || d > time.Minute+time.Second {
 			t.Errorf("in a minute after the correction %s passed", d)
 		}
-		if ahead := time.UnixMicro(k.now.Load()).Sub(time.Now()); ahead > time.Second {
+		if ahead := time.Until(time.UnixMicro(k.now.Load())); ahead > time.Second {
 			t.Errorf("still %s ahead", ahead)
 		}
 		must(t, stop())
@@ -169,22 +171,23 @@ func TestLateDropsAreTold(t *testing.T) {
 		var sent atomic.Int64
 		var log bytes.Buffer
 		quick, open := &memory{}, make(chan struct{})
-		_, stop := start(t, Options{Links: []Link{{ID: "pbx", Kind: "asterisk", Adapter: talker(t, 500, &sent)}},
+		r, stop := start(t, Options{Links: []Link{{ID: "pbx", Kind: "asterisk", Adapter: talker(t, 500, &sent)}},
 			Log:   slog.New(slog.NewTextHandler(&log, nil)),
 			Sinks: []NamedSink{{Name: "slow", Sink: stuck(open), QueueItems: 100, BatchItems: 10, WhenFull: Drop}, {Name: "quick", Sink: quick}}})
 		synctest.Wait()
+		dropped := r.Status().Sinks[0].Dropped // the first batch may have been taken or not
 		close(open)
-		if err := stop(); err == nil {
-			t.Error("Run says that everything was delivered")
+		if err := stop(); err == nil || dropped < 800 {
+			t.Errorf("%d dropped, and Run says %v", dropped, err)
 		}
 		var told bool
 		for _, i := range quick.on(core.StreamSources) {
-			told = told || i.Event.Type == call.SourceGap && strings.Contains(i.Event.Source.Reason, `sink "slow": 891 items dropped`)
+			told = told || i.Event.Type == call.SourceGap && strings.Contains(i.Event.Source.Reason, `sink "slow": `)
 		}
 		if !told {
 			t.Errorf("no source.gap: %v", quick.types(core.StreamSources))
 		}
-		if !strings.Contains(log.String(), "slow.dropped=891") {
+		if want := fmt.Sprintf("slow.dropped=%d ", r.Status().Sinks[0].Dropped); !strings.Contains(log.String(), want) {
 			t.Errorf("log: %s", log.String())
 		}
 	})
@@ -212,9 +215,13 @@ func TestRefusedItemsThatAreLostAreTold(t *testing.T) {
 		if err := stop(); err == nil || !strings.Contains(err.Error(), "1000 items not delivered") {
 			t.Errorf("Run: %v", err)
 		}
-		if n := strings.Count(log.String(), "refuses items for good"); n != 2 || !strings.Contains(log.String(), "items=990") ||
-			!strings.Contains(log.String(), "m.refused=1000") {
-			t.Errorf("%d lines: %s", n, log.String())
+		told, lines := 0, regexp.MustCompile(`refuses items for good" sink=m items=(\d+)`).FindAllStringSubmatch(log.String(), -1)
+		for _, l := range lines {
+			n, _ := strconv.Atoi(l[1])
+			told += n
+		}
+		if told != 1000 || len(lines) != 2 || !strings.Contains(log.String(), "m.refused=1000") {
+			t.Errorf("%d told in %d lines: %s", told, len(lines), log.String())
 		}
 	})
 }
