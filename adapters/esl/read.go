@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"time"
 
@@ -39,6 +40,9 @@ func (c *conn) faulty(err error) error {
 			return errors.New("FreeSWITCH closed the event-socket link")
 		}
 		return fmt.Errorf("reading from the event socket: %w", err)
+	}
+	if errors.Is(err, net.ErrClosed) && c.cause() != nil {
+		return fe // we hung up inside a frame: there is nothing wrong with it
 	}
 	if len(fe.Raw) > 0 {
 		if err := c.deliver(arrival{body: fe.Raw, received: call.At(time.Now()), dead: fe.Error()}); err != nil {

@@ -20,6 +20,7 @@ type gated struct {
 	most    int
 	got     []string
 	refused int
+	dead    []string
 }
 
 func newGated(most int) *gated {
@@ -41,6 +42,10 @@ func (g *gated) Frame(f core.Frame) error {
 		return errors.New("the queue is closed")
 	}
 	g.got = append(g.got, string(f.Raw))
+	return nil
+}
+func (g *gated) DeadLetter(d core.DeadLetter) error {
+	g.dead = append(g.dead, d.Reason)
 	return nil
 }
 func (g *gated) Up(core.Instance) error       { return nil }
@@ -76,6 +81,9 @@ func stopped(t *testing.T, g *gated, sent, room int) {
 	close(g.gate)
 	if err := <-done; err != nil {
 		t.Errorf("Run: %v", err)
+	}
+	if len(g.dead) > 0 { // the stop cuts a frame in two when the reader waits for room
+		t.Errorf("dead letters: %q", g.dead)
 	}
 }
 
