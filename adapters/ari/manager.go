@@ -46,11 +46,9 @@ func (n *normalizer) managerEvent(typ string, m message) {
 	caller := m.get("Uniqueid")
 	switch typ {
 	case "QueueCallerJoin":
+		n.overflowed(caller)
 		pos, _ := strconv.Atoi(m.get("Position"))
 		n.about(caller, call.Observation{Kind: call.QueueEnter, Queue: m.get("Queue"), Count: pos})
-		if c := n.chans[caller]; c != nil {
-			c.leftAt = 0
-		}
 	case "AgentCalled":
 		n.about(caller, n.agent(call.AgentOffer, m))
 	case "AgentConnect":
@@ -61,7 +59,7 @@ func (n *normalizer) managerEvent(typ string, m message) {
 	case "AgentRingNoAnswer":
 		n.about(caller, n.agent(n.refusal(m.get("DestUniqueid")), m))
 	case "AgentComplete":
-		n.agentState(m, "ready", "")
+		n.available(m)
 	case "DialEnd":
 		n.dialEnded(m.get("DestUniqueid"), m.get("DialStatus"))
 	case "HangupRequest": // a queue reports a busy member as NOANSWER: the member's own cause knows better
@@ -75,17 +73,17 @@ func (n *normalizer) managerEvent(typ string, m message) {
 	case "QueueCallerLeave":
 		n.left(caller, m.get("Queue"))
 	case "QueueMemberPause":
-		if m.get("Paused") == "1" {
-			n.agentState(m, "not_ready", m.get("PausedReason"))
-		} else {
-			n.agentState(m, "ready", "")
-		}
+		n.pause(m)
+		n.available(m)
 	case "QueueMember": // an answer to QueueStatus, as are QueueEntry's
 		n.member(m)
 	case "QueueEntry":
 		n.entry(caller, m)
 	case "QueueMemberAdded":
 		n.agentState(m, "logged_in", "")
+		if n.pause(m); m.get("Paused") == "1" {
+			n.available(m)
+		}
 	case "QueueMemberRemoved":
 		n.agentState(m, "logged_out", "")
 	}
@@ -106,7 +104,6 @@ func (n *normalizer) about(id string, o call.Observation) {
 		n.waiting = append(n.waiting, waitingAMI{o, n.received})
 	default:
 		n.count("ami_waiting_full", 1)
-		n.out = append(n.out, o)
 	}
 }
 
@@ -163,13 +160,33 @@ func (n *normalizer) agentState(m message, state, reason string) {
 	})
 }
 
+// pause remembers whether an agent is paused, and why.
+func (n *normalizer) pause(m message) {
+	who := agentName(m)
+	if m.get("Paused") != "1" {
+		delete(n.paused, who)
+	} else if len(n.paused) < maxChannels {
+		n.paused[who] = m.get("PausedReason")
+	}
+}
+
+// available reports an agent who is in no call: ready, or paused.
+func (n *normalizer) available(m message) {
+	if reason, paused := n.paused[agentName(m)]; paused {
+		n.agentState(m, "not_ready", reason)
+	} else {
+		n.agentState(m, "ready", "")
+	}
+}
+
 // member reports an agent who was there before this session.
 func (n *normalizer) member(m message) {
-	state, reason := "ready", ""
-	if m.get("Paused") == "1" {
-		state, reason = "not_ready", m.get("PausedReason")
+	n.pause(m)
+	if m.get("InCall") == "1" {
+		n.agentState(m, "busy", "")
+	} else {
+		n.available(m)
 	}
-	n.agentState(m, state, reason)
 	n.out[len(n.out)-1].Synthetic = true
 }
 
@@ -184,9 +201,22 @@ func (n *normalizer) entry(caller string, m message) {
 // left notes that a caller left a queue; the next message says why.
 func (n *normalizer) left(id, queue string) {
 	if c := n.chans[id]; c != nil && c.leftAt == 0 && len(n.leaving) < maxWaiting {
-		c.leftAt, c.queue = n.at, queue
+		c.leftAt, c.leftRx, c.queue = n.at, n.received, queue
 		n.leaving = append(n.leaving, id)
 	}
+}
+
+// overflowed ends the stay in the queue that a caller has just left for another.
+func (n *normalizer) overflowed(id string) {
+	c := n.chans[id]
+	if c == nil || c.leftAt == 0 {
+		return
+	}
+	at := n.at
+	n.at = c.leftAt
+	n.leave(id, c.queue, "timeout")
+	n.out[len(n.out)-1].Native.ID = "left:" + c.id + ":" + c.queue
+	n.at = at
 }
 
 // leave ends a caller's stay in a queue.
@@ -202,22 +232,21 @@ func (n *normalizer) leave(id, queue, result string) {
 	n.about(id, call.Observation{Kind: call.QueueLeave, Queue: queue, Value: result})
 }
 
-// flushAMI ends the waiting of what no other message explained.
+// flushAMI ends the waiting of what no other message explained. What ARI never showed is no party's, a Local channel's
+// for one.
 func (n *normalizer) flushAMI(now call.Time) {
 	for len(n.waiting) > 0 && now-n.waiting[0].since >= waitForARI {
-		n.out = append(n.out, n.waiting[0].o)
+		n.count("ami_unknown_channel", 1)
 		n.waiting = n.waiting[1:]
 	}
 	for len(n.leaving) > 0 {
 		c := n.chans[n.leaving[0]]
 		if c != nil && c.leftAt != 0 {
-			if now-c.leftAt < waitForARI {
+			if now-c.leftRx < waitForARI {
 				return
 			}
-			n.at = c.leftAt
-			n.about(c.id, call.Observation{Kind: call.QueueLeave, Queue: c.queue, Value: "timeout"})
-			n.out[len(n.out)-1].Native.ID = "left:" + c.id + ":" + c.queue
-			c.leftAt = 0
+			n.overflowed(c.id)
+			continue // it took itself off the list
 		}
 		n.leaving = n.leaving[1:]
 	}

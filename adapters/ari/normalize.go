@@ -1,6 +1,7 @@
 package ari
 
 import (
+	"cmp"
 	"strings"
 
 	"github.com/ctigate/ctigate/core"
@@ -20,7 +21,8 @@ type normalizer struct {
 	dialEnd  map[string]string     // AMI: how the dial to a channel ended
 	waiting  []waitingAMI          // AMI: about channels that ARI has not shown yet
 	interned map[string]string
-	leaving  []string // AMI: channels that left a queue for a reason not told yet
+	paused   map[string]string // AMI: agents on a break, and why
+	leaving  []string          // AMI: channels that left a queue for a reason not told yet
 
 	out      []call.Observation
 	native   call.Native
@@ -50,6 +52,7 @@ type chanState struct {
 	create  *call.Observation // while held
 	since   call.Time
 	leftAt  call.Time // AMI: when it left its queue, until the reason is known
+	leftRx  call.Time // and when that was received
 	queue   string
 }
 
@@ -68,7 +71,7 @@ func newNormalizer(opt options, count func(name string, n int)) *normalizer {
 	}
 	return &normalizer{
 		opt: opt, count: count, chans: map[string]*chanState{}, pending: map[string]*chanState{}, dialEnd: map[string]string{},
-		interned: map[string]string{},
+		interned: map[string]string{}, paused: map[string]string{},
 	}
 }
 
@@ -291,10 +294,7 @@ func (n *normalizer) dial(ev *event) {
 
 // forward handles a dial that the peer answered with a diversion, and the leg that follows it.
 func (n *normalizer) forward(ev *event, peer *chanState) {
-	to := dialTarget(ev.Forward)
-	if to == "" {
-		to, _, _ = strings.Cut(ev.Forward, "@")
-	}
+	to := cmp.Or(dialTarget(ev.Forward), ev.Forward)
 	n.emit(call.Diverted, peer.id, func(o *call.Observation) { o.Dialed = to })
 	if ev.Forwarded == nil {
 		return
@@ -326,8 +326,12 @@ func (n *normalizer) attendedTransfer(ev *event) {
 	}
 	n.emit(call.TransferDone, c.id, func(o *call.Observation) {
 		o.Value = "attended"
-		if ev.SecondLeg != nil {
+		switch { // a feature code transfers with one channel: the target tells where to
+		case ev.SecondLeg != nil && ev.SecondLeg.ID != ev.FirstLeg.ID:
 			o.Other = ev.SecondLeg.ID
+		case ev.Target != nil:
+			_, o.Dialed = endpoint(ev.Target.Name)
+			o.Dialed = cmp.Or(ev.Target.Caller.Number, o.Dialed)
 		}
 	})
 }

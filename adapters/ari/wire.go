@@ -38,6 +38,7 @@ type event struct {
 	Result      string   `json:"result"`
 	FirstLeg    *channel `json:"transferer_first_leg"`
 	SecondLeg   *channel `json:"transferer_second_leg"`
+	Target      *channel `json:"transfer_target"`
 	Application string   `json:"application"`
 }
 
@@ -158,21 +159,20 @@ func isParty(name string) bool {
 	return !internalTech[tech]
 }
 
-// dialTarget is the number or user a dial string asks for: "agent1/sip:1002@host" is 1002, "+15550100@trunk" is
-// +15550100, "agent1" is "".
+// dialTarget is the number or user a dial string asks an endpoint for: "agent1/sip:1002@host" is 1002,
+// "+15550100@trunk" and "trunk/15550100" are the number, "agent1" is "".
 func dialTarget(s string) string {
-	if _, rest, ok := strings.Cut(s, "sip:"); ok {
-		user, _, _ := strings.Cut(rest, "@")
-		return user
+	if i := strings.Index(s, "sip:"); i >= 0 {
+		s = s[i+4:]
+	} else if i := strings.Index(s, "sips:"); i >= 0 {
+		s = s[i+5:]
+	} else if i := strings.LastIndexByte(s, '/'); i >= 0 {
+		s = s[i+1:]
+	} else if !strings.Contains(s, "@") {
+		return ""
 	}
-	if _, rest, ok := strings.Cut(s, "sips:"); ok {
-		user, _, _ := strings.Cut(rest, "@")
-		return user
-	}
-	if user, _, ok := strings.Cut(s, "@"); ok {
-		return user[strings.LastIndexByte(user, '/')+1:]
-	}
-	return ""
+	user, _, _ := strings.Cut(s, "@")
+	return user
 }
 
 // codecs maps Asterisk format names to IANA's, with the audio's sample rate in Hz.

@@ -8,9 +8,18 @@ import (
 
 // custom handles the events of modules.
 func (n *normalizer) custom(e *event, id string, l *legState) {
-	switch e.get("Event-Subclass") {
-	case "callcenter::info":
+	subclass := e.get("Event-Subclass")
+	if subclass == "callcenter::info" {
 		n.callcenter(e)
+		return
+	}
+	if l == nil {
+		l = n.legs[id] // the event names its channel and says no more of it
+	}
+	if l == nil || !l.created { // not a party's
+		return
+	}
+	switch subclass {
 	case "conference::maintenance":
 		n.conference(e, id)
 	case "fifo::info":
@@ -18,17 +27,17 @@ func (n *normalizer) custom(e *event, id string, l *legState) {
 	case "valet_parking::info":
 		n.valet(e, id)
 	case "sofia::reinvite":
-		n.reinvite(id)
+		n.reinvite(id, l)
 	}
 }
 
-// callcenter handles mod_callcenter. Names lose their domain: support@default is support.
+// callcenter handles mod_callcenter.
 func (n *normalizer) callcenter(e *event) {
 	caller, action := e.get("CC-Member-Session-UUID"), e.get("CC-Action")
-	queue, agent := local(e.get("CC-Queue")), local(e.get("CC-Agent"))
+	queue, agent := queueName(e.get("CC-Queue")), local(e.get("CC-Agent"))
 	n.native.Type = "callcenter::info " + action
 	about := func(kind call.Kind, result string) {
-		if caller != "" {
+		if l := n.legs[caller]; l != nil && l.created {
 			n.emit(kind, caller, func(o *call.Observation) {
 				o.Queue, o.Agent, o.Value, o.Other = queue, agent, result, e.get("CC-Agent-UUID")
 			})
@@ -49,11 +58,14 @@ func (n *normalizer) callcenter(e *event) {
 	case "member-queue-end":
 		about(call.QueueLeave, queueResult(e))
 	case "agent-status-change":
-		n.agentState(agent, statuses[e.get("CC-Agent-Status")])
+		n.agentStatus(e.get("CC-Agent"), statuses[e.get("CC-Agent-Status")])
 	case "agent-state-change":
-		n.agentCall(agent, e.get("CC-Agent-State"))
+		n.agentCall(e.get("CC-Agent"), e.get("CC-Agent-State"))
 	}
 }
+
+// queueName drops mod_callcenter's default domain; another tells two tenants' queues apart.
+func queueName(s string) string { return strings.TrimSuffix(s, "@default") }
 
 func local(s string) string {
 	s, _, _ = strings.Cut(s, "@")
@@ -90,21 +102,46 @@ var statuses = map[string]string{
 	"Available": "ready", "Available (On Demand)": "ready", "On Break": "not_ready", "Logged Out": "logged_out",
 }
 
-func (n *normalizer) agentState(agent, state string) {
-	if agent != "" && state != "" {
-		n.emit(call.AgentStateChange, "", func(o *call.Observation) { o.Agent, o.Value = agent, state })
+// agentState is what is known of an agent, by full name: the same user may be an agent of two domains.
+type agentState struct {
+	status string // what the agent chose
+	busy   bool   // in a queue call
+}
+
+func (n *normalizer) agent(name string) *agentState {
+	a := n.agents[name]
+	if a == nil {
+		a = &agentState{status: "ready"}
+		if len(n.agents) < maxLegs {
+			n.agents[name] = a
+		}
+	}
+	return a
+}
+
+func (n *normalizer) emitAgent(name, state string) {
+	if name != "" && state != "" {
+		n.emit(call.AgentStateChange, "", func(o *call.Observation) { o.Agent, o.Other, o.Value = local(name), name, state })
 	}
 }
 
-// agentCall follows an agent into a queue call and out of it.
-func (n *normalizer) agentCall(agent, state string) {
+func (n *normalizer) agentStatus(name, status string) {
+	if status != "" {
+		n.agent(name).status = status
+		n.emitAgent(name, status)
+	}
+}
+
+// agentCall follows an agent into a queue call and out of it, back to what the agent chose meanwhile.
+func (n *normalizer) agentCall(name, state string) {
+	a := n.agent(name)
 	switch {
-	case state == "In a queue call" && len(n.busy) < maxLegs:
-		n.busy[agent] = true
-		n.agentState(agent, "busy")
-	case n.busy[agent] && (state == "Waiting" || state == "Idle"):
-		delete(n.busy, agent)
-		n.agentState(agent, "ready")
+	case state == "In a queue call":
+		a.busy = true
+		n.emitAgent(name, "busy")
+	case a.busy && (state == "Waiting" || state == "Idle"):
+		a.busy = false
+		n.emitAgent(name, a.status)
 	}
 }
 
@@ -119,22 +156,18 @@ func (n *normalizer) conference(e *event, id string) {
 	default:
 		return
 	}
-	if id != "" {
-		n.emit(kind, id, func(o *call.Observation) {
-			o.Bridge, o.Conference = e.get("Conference-Unique-ID"), e.get("Conference-Name")
-		})
-	}
+	n.emit(kind, id, func(o *call.Observation) {
+		o.Bridge, o.Conference = e.get("Conference-Unique-ID"), e.get("Conference-Name")
+	})
 }
 
 // fifo handles mod_fifo's caller side.
 func (n *normalizer) fifo(e *event, id string) {
 	action := e.get("FIFO-Action")
 	n.native.Type = "fifo::info " + action
-	queue := local(e.get("FIFO-Name"))
+	queue := queueName(e.get("FIFO-Name"))
 	about := func(kind call.Kind, result string) {
-		if id != "" {
-			n.emit(kind, id, func(o *call.Observation) { o.Queue, o.Value = queue, result })
-		}
+		n.emit(kind, id, func(o *call.Observation) { o.Queue, o.Value = queue, result })
 	}
 	switch action {
 	case "push":
@@ -150,8 +183,9 @@ func (n *normalizer) fifo(e *event, id string) {
 
 // reinvite: a re-INVITE was answered. FreeSWITCH reports a hold when it is asked for one, a quarter of a second before
 // it agrees, and its end when it agrees; both ends of a hold are taken at the agreement.
-func (n *normalizer) reinvite(id string) {
-	if l := n.legs[id]; l != nil && l.held {
+func (n *normalizer) reinvite(id string, l *legState) {
+	if l.asked { // later ones refresh the session
+		l.asked = false
 		n.emit(call.LegHeld, id)
 	}
 }
@@ -160,9 +194,6 @@ func (n *normalizer) reinvite(id string) {
 func (n *normalizer) valet(e *event, id string) {
 	action := e.get("Action")
 	n.native.Type = "valet_parking::info " + action
-	if id == "" {
-		return
-	}
 	switch action {
 	case "hold":
 		n.emit(call.LegHeld, id)

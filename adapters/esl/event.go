@@ -38,6 +38,7 @@ var known = []string{
 	"variable_proto_specific_hangup_cause", "variable_sip_term_status", "variable_sip_invite_failure_status",
 	"variable_transfer_to", "variable_transfer_destination", "variable_refer_uuid",
 	"variable_sip_redirect_contact_user_0", "variable_cc_member_session_uuid", "variable_bridge_uuid",
+	"variable_user_name", "variable_dialed_user",
 }
 
 // newHeaderSet keeps the known headers and extra ones.

@@ -1,6 +1,7 @@
 package esl
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 
@@ -14,7 +15,7 @@ type normalizer struct {
 	count   func(name string, n int)
 	headers *headerSet
 	legs    map[string]*legState
-	busy    map[string]bool // agents in a queue call
+	agents  map[string]*agentState
 
 	out      []call.Observation
 	native   call.Native
@@ -38,7 +39,7 @@ type legState struct {
 	rate      int
 	dest      string // Caller-Destination-Number at its creation
 	dialed    bool
-	held      bool
+	asked     bool     // put on hold, and the switch has not agreed yet
 	vars      []string // last values of the watched variables
 }
 
@@ -54,7 +55,7 @@ func newNormalizer(opt options, count func(name string, n int)) *normalizer {
 		watched = append(watched, "variable_"+v)
 	}
 	return &normalizer{
-		opt: opt, count: count, headers: newHeaderSet(watched...), legs: map[string]*legState{}, busy: map[string]bool{},
+		opt: opt, count: count, headers: newHeaderSet(watched...), legs: map[string]*legState{}, agents: map[string]*agentState{},
 	}
 }
 
@@ -158,9 +159,11 @@ func (n *normalizer) create(e *event, id string, l *legState, unseen bool) {
 	if unseen && e.micros("Caller-Channel-Created-Time") != 0 {
 		o.At = e.micros("Caller-Channel-Created-Time")
 	}
-	o.User = user(o.Device)
+	o.User = e.get("variable_user_name") // of an inbound leg: who logged in
+	o.Local = l.inbound && o.User != ""
 	if !l.inbound {
-		o.User = l.dest
+		o.User = cmp.Or(e.get("variable_dialed_user"), l.dest)
+		o.Dialed = cmp.Or(e.get("variable_dialed_user"), l.dest)
 	}
 	l.sipCallID = o.SIPCallID
 	l.root = o.Parent == "" && o.Link == ""
@@ -181,13 +184,6 @@ func device(name string) string {
 		return name[:i]
 	}
 	return name
-}
-
-// user is who a device belongs to: the part before the @.
-func user(device string) string {
-	u := device[strings.LastIndexByte(device, '/')+1:]
-	u, _, _ = strings.Cut(u, "@")
-	return u
 }
 
 // learn reports what an event tells of its leg besides what happened: SIP Call-ID, codec, variables.
@@ -239,14 +235,14 @@ func (n *normalizer) answer(_ *event, id string, l *legState) {
 
 func (n *normalizer) hold(_ *event, id string, l *legState) {
 	if l != nil {
-		l.held = true
+		l.asked = true
 		n.emit(call.LegHeld, id)
 	}
 }
 
 func (n *normalizer) unhold(_ *event, id string, l *legState) {
 	if l != nil {
-		l.held = false
+		l.asked = false
 		n.emit(call.LegRetrieved, id)
 	}
 }
@@ -261,7 +257,9 @@ func (n *normalizer) pair(e *event, kind call.Kind) {
 		return
 	}
 	for _, leg := range [...]string{a, b} {
-		n.emit(kind, leg, func(o *call.Observation) { o.Bridge = a + "+" + b })
+		if l := n.legs[leg]; l != nil && l.created { // a loopback channel is no party
+			n.emit(kind, leg, func(o *call.Observation) { o.Bridge = a + "+" + b })
+		}
 	}
 }
 
@@ -296,7 +294,7 @@ func (n *normalizer) hangup(e *event, id string, l *legState) {
 	switch kind, _, _ := strings.Cut(e.get("variable_transfer_to"), ":"); kind {
 	case "blind":
 		n.emit(call.TransferDone, id, func(o *call.Observation) { o.Value, o.Dialed = kind, strings.TrimPrefix(to, "blind:") })
-	case "att":
+	case "att", "satt":
 		n.emit(call.TransferDone, id, func(o *call.Observation) { o.Value, o.Other = "attended", e.get("variable_refer_uuid") })
 	}
 	if d := e.get("variable_sip_redirect_contact_user_0"); d != "" && !l.inbound && e.get("Hangup-Cause") == "REDIRECTION_TO_NEW_DESTINATION" {

@@ -1,6 +1,9 @@
 package call
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // settle ends the call when nothing of it is left: at once, or, while it is still in a queue whose end may come on
 // another link, after Options.EndGrace.
@@ -35,6 +38,7 @@ func (t *Tracker) Tick(now Time) []*Event {
 		}
 	}
 	t.waiting = keep
+	t.abandonBlind()
 	t.forget()
 	return t.out
 }
@@ -42,13 +46,18 @@ func (t *Tracker) Tick(now Time) []*Event {
 // endWaiting ends a call whose stay in the queue was never closed by the switch.
 func (t *Tracker) endWaiting(c *tracked) {
 	t.sw = c.call.Switch
-	o := &Observation{At: c.lastCleared(), Received: t.now, Native: Native{Type: "ctigate.end_grace", ID: c.call.ID}, Synthetic: true}
+	at := c.lastCleared()
+	if c.answering {
+		at = c.call.AnsweredAt
+	}
+	o := &Observation{At: at, Received: t.now, Native: Native{Type: "ctigate.end_grace", ID: c.call.ID}, Synthetic: true}
 	result := "abandoned"
 	if c.answering {
 		result = "answered"
 	}
 	c.miss("queue.left")
 	t.leaveQueue(c, c.first, o, result)
+	o.At = c.lastCleared()
 	t.end(c, o)
 }
 
@@ -96,7 +105,7 @@ func (c *tracked) conclude() {
 
 // unanswered is the outcome of a call that no second party took.
 func (c *tracked) unanswered() Outcome {
-	if c.hangup != nil && c.hangup == c.first && c.first.inbound {
+	if c.hangup != nil && c.hangup == c.first && c.call.Direction != Outbound {
 		return Abandoned
 	}
 	if c.call.Queue != nil && c.call.Queue.Result == "abandoned" {
@@ -115,35 +124,55 @@ func (c *tracked) unanswered() Outcome {
 	return OutcomeUnknown
 }
 
-// durations measures the call in switch time. Ring is while any second party was alerting, talk while the first party
-// and a second were connected and nobody was on hold.
+// durations measures the call in switch time. Ring is while any second party was alerting, talk while at least two
+// parties were connected and nobody was on hold.
 func (c *tracked) durations() *Durations {
-	var ring, talk, hold []Span
-	for _, l := range c.legs {
+	var ring, hold []Span
+	connected := map[string][]Span{}
+	for _, l := range append(c.legs[:len(c.legs):len(c.legs)], c.shedLegs...) {
 		n := l.conn
 		if l.secondParty() || l == c.first && !l.inbound {
 			ring = append(ring, clip(Span{n.AlertingAt, firstOf(n.ConnectedAt, n.ClearedAt, c.call.EndedAt)}, l, c)...)
 		}
-		if l.secondParty() {
-			talk = append(talk, clip(Span{n.ConnectedAt, firstOf(n.ClearedAt, c.call.EndedAt)}, l, c)...)
+		if l.secondParty() || l == c.first {
+			who := cmp.Or(n.Party.ID, n.ID)
+			connected[who] = append(connected[who], clip(Span{n.ConnectedAt, firstOf(n.ClearedAt, c.call.EndedAt)}, l, c)...)
 		}
 		for _, h := range n.Holds {
 			hold = append(hold, clip(Span{h.From, firstOf(h.To, c.call.EndedAt)}, l, c)...)
 		}
 	}
-	if c.first != nil {
-		first := Span{c.first.conn.ConnectedAt, firstOf(c.first.conn.ClearedAt, c.call.EndedAt)}
-		talk = intersect(talk, first)
-	}
+	talk := together(connected)
 	d := &Durations{RingMS: total(ring), QueueMS: c.queueMS, HoldMS: total(hold)}
-	d.TalkMS = total(append(talk, hold...)) - d.HoldMS
-	if len(talk) == 0 {
-		d.TalkMS = 0
-	}
+	d.TalkMS = max(0, total(append(talk, hold...))-d.HoldMS)
 	if c.call.StartedAt != 0 {
 		d.TotalMS = max(0, c.call.EndedAt.Sub(c.call.StartedAt))
 	}
 	return d
+}
+
+// together returns when at least two of the parties were connected.
+func together(parties map[string][]Span) (out []Span) {
+	type edge struct {
+		at   Time
+		step int
+	}
+	var edges []edge
+	for _, spans := range parties {
+		for _, s := range union(spans) {
+			edges = append(edges, edge{s.From, 1}, edge{s.To, -1})
+		}
+	}
+	slices.SortFunc(edges, func(a, b edge) int { return cmp.Or(cmp.Compare(a.at, b.at), a.step-b.step) })
+	n, since := 0, Time(0)
+	for _, e := range edges {
+		if n += e.step; n == 2 && e.step > 0 {
+			since = e.at
+		} else if n == 1 && e.step < 0 && e.at > since {
+			out = append(out, Span{since, e.at})
+		}
+	}
+	return out
 }
 
 func firstOf(ts ...Time) Time {
@@ -168,12 +197,16 @@ func clip(s Span, l *leg, c *tracked) []Span {
 	return []Span{s}
 }
 
-func intersect(spans []Span, with Span) []Span {
+// union returns the same time in spans that do not overlap, in order.
+func union(spans []Span) []Span {
+	s := slices.Clone(spans)
+	slices.SortFunc(s, func(a, b Span) int { return cmp.Compare(a.From, b.From) })
 	var out []Span
-	for _, s := range spans {
-		s.From, s.To = max(s.From, with.From), min(s.To, with.To)
-		if s.To > s.From && with.From != 0 {
-			out = append(out, s)
+	for _, x := range s {
+		if n := len(out); n > 0 && x.From <= out[n-1].To {
+			out[n-1].To = max(out[n-1].To, x.To)
+		} else {
+			out = append(out, x)
 		}
 	}
 	return out
@@ -181,15 +214,9 @@ func intersect(spans []Span, with Span) []Span {
 
 // total is the length in milliseconds of the union of spans.
 func total(spans []Span) int64 {
-	s := slices.Clone(spans)
-	slices.SortFunc(s, func(a, b Span) int { return int(a.From - b.From) })
-	var sum, end Time
-	for _, x := range s {
-		from := max(x.From, end)
-		if x.To > from {
-			sum += x.To - from
-			end = x.To
-		}
+	var sum Time
+	for _, x := range union(spans) {
+		sum += x.To - x.From
 	}
 	return sum.Sub(0)
 }
@@ -221,6 +248,7 @@ func (t *Tracker) forget() {
 		}
 		if t.roots[x.c.call.ID] == x.c {
 			delete(t.roots, x.c.call.ID)
+			t.spent.add(x.c.call.ID)
 		}
 		*x = tombstone{}
 		t.endedHead++

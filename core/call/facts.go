@@ -88,7 +88,7 @@ func (t *Tracker) retrieved(l *leg, o *Observation) {
 // startHold corrects the beginning of an open hold to when the switch agreed to it.
 func (l *leg) startHold(at Time) {
 	n := len(l.conn.Holds)
-	if n == 0 || l.conn.Holds[n-1].To != 0 || at <= l.conn.Holds[n-1].From {
+	if n == 0 || l.conn.Holds[n-1].To != 0 || at <= l.conn.Holds[n-1].From || at > l.conn.Holds[n-1].From+2*Second {
 		return
 	}
 	w := l.write()

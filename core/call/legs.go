@@ -5,22 +5,16 @@ import (
 	"strings"
 )
 
-// created starts a leg, and its call when it belongs to none yet. uncertain says that its beginning was not seen.
-func (t *Tracker) created(o *Observation, uncertain bool) *leg {
+// created starts a leg, and its call when it belongs to none that goes on.
+func (t *Tracker) created(o *Observation) *leg {
 	c := t.callFor(o)
-	fresh := c == nil
+	fresh := c == nil || c.done
 	if fresh {
-		c = t.newCall(o)
+		c = t.newCall(o, c)
 	}
 	l := t.addLeg(c, o)
-	if c.done { // its call is over: remember the leg so that what follows is recognized
-		l.cleared = true
-		c.late++
-		t.ended = append(t.ended, tombstone{due: t.now + t.opt.Linger, c: c, legs: []*leg{l}})
-		return l
-	}
 	c.live++
-	if uncertain || o.Unseen {
+	if o.Unseen {
 		l.inferred, c.uncertain = true, true
 		c.miss("start")
 	}
@@ -69,11 +63,20 @@ func root(o *Observation) string {
 	return o.Leg
 }
 
-func (t *Tracker) newCall(o *Observation) *tracked {
-	id := NewID(t.sw.ID, root(o))
+// newCall begins a call. over is the ended call that the leg belongs to by the switch's link, if any: what goes on after
+// it, a second attempt of a dialer for one, is another call of the same interaction.
+func (t *Tracker) newCall(o *Observation, over *tracked) *tracked {
+	id, native := NewID(t.sw.ID, root(o)), o.Leg
+	for t.roots[id] != nil || t.spent.has(id) {
+		id = NewID(t.sw.ID, native)
+		native += "+"
+	}
 	t.order++
 	c := &tracked{order: t.order}
 	c.call = Call{ID: id, InteractionID: id, Switch: t.sw, State: StateNew}
+	if over != nil {
+		c.call.InteractionID = over.call.InteractionID
+	}
 	t.roots[id] = c
 	t.link(c)
 	return c
@@ -109,16 +112,9 @@ func (t *Tracker) unlink(c *tracked) {
 func (t *Tracker) addLeg(c *tracked, o *Observation) *leg {
 	l := &leg{key: legKey{t.sw.ID, o.Leg}, c: c, inbound: o.Inbound, dialed: o.Dialed, joined: o.At}
 	l.conn = &Connection{ID: ConnectionIDOf(t.sw.ID, o.Leg), State: Null, SIPCallID: o.SIPCallID, OfferedAt: o.At}
-	l.conn.Party = t.party(c, o)
+	l.conn.Party = t.party(o)
 	t.legs[l.key] = l
-	if c.done {
-		return l
-	}
-	if len(c.legs) >= maxLegs {
-		c.shed()
-	}
-	c.legs = append(c.legs, l)
-	c.call.Connections = append(c.call.Connections, l.conn)
+	c.attach(l)
 	if c.first == nil {
 		c.first = l
 	}
@@ -132,18 +128,32 @@ const (
 	maxItems = 64 // holds of a connection, transfers and diversions of a call
 )
 
-// shed drops the oldest leg that was offered in vain: a queue may ring agents for hours.
-func (c *tracked) shed() {
-	for i, l := range c.legs {
-		if l == c.first || !l.cleared || l.conn.ConnectedAt != 0 {
-			continue
-		}
-		c.legs = slices.Delete(c.legs, i, i+1)
-		c.call.Connections = slices.DeleteFunc(slices.Clone(c.call.Connections), func(n *Connection) bool { return n == l.conn })
-		c.shedLegs = append(c.shedLegs, l)
-		break
+// attach makes l one of c's legs, and shows it among the connections if there is room.
+func (c *tracked) attach(l *leg) {
+	if len(c.call.Connections) >= maxLegs {
+		c.shed()
 	}
+	c.legs = append(c.legs, l)
+	if len(c.call.Connections) < maxLegs {
+		c.call.Connections = append(c.call.Connections, l.conn)
+	}
+}
+
+// shed drops the oldest cleared leg, rather one that was offered in vain: a queue may ring agents, and people come and
+// go in a conference, for hours.
+func (c *tracked) shed() {
 	c.miss("connections")
+	i := slices.IndexFunc(c.legs, func(l *leg) bool { return l != c.first && l.cleared && l.conn.ConnectedAt == 0 })
+	if i < 0 {
+		i = slices.IndexFunc(c.legs, func(l *leg) bool { return l != c.first && l.cleared })
+	}
+	if i < 0 {
+		return
+	}
+	l := c.legs[i]
+	c.legs = slices.Delete(c.legs, i, i+1)
+	c.call.Connections = slices.DeleteFunc(slices.Clone(c.call.Connections), func(n *Connection) bool { return n == l.conn })
+	c.shedLegs = append(c.shedLegs, l)
 }
 
 // joinInteraction gives a new call the interaction of the call whose other end of the same SIP dialog it is.
@@ -196,39 +206,44 @@ func (c *tracked) direct(l *leg) {
 }
 
 // party says who is at the far end of a new leg.
-func (t *Tracker) party(c *tracked, o *Observation) Party {
+func (t *Tracker) party(o *Observation) Party {
 	p := Party{ID: o.User, Number: o.Number, Name: o.Name, Device: o.Device}
 	switch {
 	case o.Forward:
 		p.ID, p.Number, p.Role = o.Dialed, o.Dialed, RoleExternal
 	case o.Inbound && t.knownAgent(o.Number):
 		p.ID, p.Role = o.Number, RoleAgent
-	case o.Inbound && t.knownAgent(o.User):
-		p.Role = RoleAgent
+	case o.Inbound && (t.knownAgent(o.User) || o.Local || o.User != "" && o.User == o.Number):
+		p.Role = RoleAgent // an endpoint of the switch's own
 	case o.Inbound:
 		p.ID, p.Role = o.Number, RoleCaller
 	case external(o):
 		p.ID, p.Number, p.Role = o.Dialed, o.Dialed, RoleExternal
 	default:
-		p.Role = RoleAgent
-		p.Number, p.Name = "", "" // a dialed leg presents the caller's identity, not its own
-		t.learnAgent(p.ID)
+		t.dialedAgent(&p, o)
 	}
 	return p
 }
 
-// external reports whether an outbound leg leads outside: it dials something that looks like a public number.
+// dialedAgent is the party of an outbound leg that stays inside. It presents the caller's identity, not its own.
+func (t *Tracker) dialedAgent(p *Party, o *Observation) {
+	p.Role, p.Number, p.Name = RoleAgent, "", ""
+	if o.Dialed != "" { // a user asked for through an endpoint: the endpoint is nobody
+		p.ID = o.Dialed
+	}
+	t.learnAgent(p.ID)
+}
+
+// external reports whether an outbound leg leads outside: it asks another endpoint for a number, or dials what looks
+// like a public one.
 func external(o *Observation) bool {
 	d := strings.TrimPrefix(o.Dialed, "+")
-	if len(d) < 7 || d == o.User && len(d) < 7 {
-		return false
-	}
 	for i := range len(d) {
 		if d[i] < '0' || d[i] > '9' {
 			return false
 		}
 	}
-	return true
+	return len(d) >= 7 || d != "" && o.Dialed != o.User
 }
 
 // maxAgents bounds the directory of agents that have been seen.
@@ -260,7 +275,7 @@ func (t *Tracker) settleStart(l *leg, o *Observation) {
 	l.inferred, l.inbound = false, o.Inbound
 	w := l.write()
 	w.OfferedAt = min(w.OfferedAt, o.At)
-	w.Party = t.party(c, o)
+	w.Party = t.party(o)
 	if l == c.first {
 		c.call.StartedAt = min(c.call.StartedAt, o.At)
 		if o.Inbound {

@@ -44,7 +44,8 @@ const (
 	AgentAccept
 	AgentReject
 	AgentTimeout
-	// AgentStateChange: Agent is now Value (logged_in, …), with Reason, in Queue. No leg.
+	// AgentStateChange: Agent is now Value (logged_in, …), with Reason, in Queue. Other is the agent's full name where
+	// that says more (a domain). No leg.
 	AgentStateChange
 	// TransferDone: Leg's party passed the call on. Value is blind or attended, Dialed the target number; for
 	// attended, Other is the transferring party's second leg.
@@ -76,6 +77,7 @@ type Observation struct {
 	Synthetic bool // from a snapshot or guessed at a time-out
 
 	Inbound   bool
+	Local     bool // LegCreated: its party logged in as a user of this switch
 	Unseen    bool // LegCreated: inferred from something later; its beginning was not seen
 	Forward   bool // LegCreated: the switch follows a diversion with this leg; Dialed is its target
 	ByParty   bool

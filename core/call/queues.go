@@ -1,9 +1,14 @@
 package call
 
+import "cmp"
+
 func (t *Tracker) queueEnter(l *leg, o *Observation) {
 	c := l.c
 	if c.queueOpen && c.call.Queue.ID == o.Queue {
 		return
+	}
+	if c.queueOpen { // its end was not told
+		t.leaveQueue(c, l, o, "timeout")
 	}
 	c.queueOpen = true
 	c.call.Queue = &Queue{ID: o.Queue, EnteredAt: o.At, Position: o.Count}
@@ -13,6 +18,9 @@ func (t *Tracker) queueEnter(l *leg, o *Observation) {
 // queueLeave ends the stay in a queue; o.Value is the result.
 func (t *Tracker) queueLeave(l *leg, o *Observation) {
 	c := l.c
+	if c.queueOpen && o.Queue != "" && c.call.Queue.ID != o.Queue {
+		return // of an earlier queue
+	}
 	if !c.queueOpen {
 		if c.call.Queue != nil {
 			return
@@ -49,7 +57,7 @@ func (t *Tracker) agentEvent(l *leg, o *Observation) {
 
 // agentState publishes an agent's change of state. It belongs to no call.
 func (t *Tracker) agentState(o *Observation) {
-	k := legKey{t.sw.ID, o.Agent}
+	k := legKey{t.sw.ID, cmp.Or(o.Other, o.Agent)}
 	now := o.Value + "\x00" + o.Reason
 	if t.agents[k] == now || o.Agent == "" {
 		return
@@ -63,6 +71,6 @@ func (t *Tracker) agentState(o *Observation) {
 		Time:  EventTime{Switch: o.At, Received: o.Received},
 		Agent: &AgentInfo{ID: o.Agent, State: o.Value, Reason: o.Reason, Queue: o.Queue},
 	}
-	e.ID = EventID(t.sw, o.Native, AgentState, o.Agent)
+	e.ID = EventID(t.sw, o.Native, AgentState, k.id)
 	t.out = append(t.out, e)
 }

@@ -125,11 +125,7 @@ func (t *Tracker) move(young, old *tracked, o *Observation) {
 		young.call.Connections = append([]*Connection(nil), young.call.Connections...)
 		l.shared = true // the younger call's record keeps the connection as it is now
 		l.c, l.joined = old, o.At
-		if len(old.legs) >= maxLegs {
-			old.shed()
-		}
-		old.legs = append(old.legs, l)
-		old.call.Connections = append(old.call.Connections, l.conn)
+		old.attach(l)
 		old.live++
 	}
 	if answered {
@@ -146,6 +142,10 @@ func (t *Tracker) move(young, old *tracked, o *Observation) {
 				old.participant(young.call.Conference.ID, who)
 			}
 		}
+	}
+	if young.queueOpen && !old.queueOpen { // the caller goes on waiting, in the older call
+		old.call.Queue, old.queueOpen, young.queueOpen = young.call.Queue, true, false
+		old.queueMS += young.queueMS
 	}
 	if old.call.IVRPath == "" {
 		old.call.IVRPath = young.call.IVRPath

@@ -27,6 +27,9 @@ type Tracker struct {
 	active      int
 	waiting     []*tracked // legs gone, queue still open
 	ended       []tombstone
+	spent       spentIDs
+	blindDue    Time
+	instances   map[string]string // by switch: the process its calls belong to
 	endedHead   int
 
 	sw  SwitchRef
@@ -67,6 +70,7 @@ type tracked struct {
 	queued     bool // once ended: it had been in a queue
 	queueMS    int64
 	blind      bool // nobody listens; state unknown
+	blindAt    Time
 	uncertain  bool // part of what led here was never seen
 	synthetic  int
 	violations int
@@ -107,6 +111,7 @@ func NewTracker(o Options) *Tracker {
 	return &Tracker{
 		opt: o, legs: map[legKey]*leg{}, roots: map[string]*tracked{}, rooms: map[legKey]*room{},
 		sip: map[string]*leg{}, agents: map[legKey]string{},
+		instances: map[string]string{}, spent: newSpentIDs(o.MaxEnded * 4),
 	}
 }
 
@@ -130,6 +135,8 @@ func (t *Tracker) Apply(sw SwitchRef, o Observation) []*Event {
 	if o.At == 0 {
 		o.At = o.Received
 	}
+	o.clip()
+	t.newInstance(&o)
 	switch o.Kind {
 	case AgentStateChange:
 		t.agentState(&o)
@@ -161,6 +168,9 @@ func (t *Tracker) handle(l *leg, o *Observation) {
 	}
 	if o.Kind.once() && c.repeated(o) {
 		return
+	}
+	if !o.Synthetic {
+		c.blind = false // somebody listens again
 	}
 	h(t, l, o)
 	t.settle(l.c, o)
@@ -228,7 +238,7 @@ func (c *tracked) repeated(o *Observation) bool {
 	if o.Native.ID == "" && o.Native.Seq == 0 {
 		return false
 	}
-	d := digest64(o.Kind, o.Native.Seq, o.Native.ID, o.Leg, o.Value)
+	d := digest64(o.Kind, o.Native.Seq, o.Native.ID, o.Leg, o.Value, o.Reason)
 	for _, r := range c.recent {
 		if r == d {
 			return true
@@ -241,23 +251,14 @@ func (c *tracked) repeated(o *Observation) bool {
 
 func (t *Tracker) find(o *Observation) *leg { return t.legs[legKey{t.sw.ID, o.Leg}] }
 
-// unknownLeg handles what is said of a leg never seen before: its creation, or something later when its beginning was
-// missed.
+// unknownLeg handles what is said of a leg never seen before. Only its creation counts: an adapter that joins a call in
+// the middle says so by LegCreated with Unseen. Anything else is about a channel that is no party.
 func (t *Tracker) unknownLeg(o *Observation) {
 	switch o.Kind {
 	case LegCreated:
-		t.created(o, false)
+		t.created(o)
 	case SnapshotLeg:
 		t.snapshotNew(o)
-	case LegUnbridged, LegUpdated, LegVariable, LegMedia, LegReleasing:
-		// says nothing worth a call of its own
-	default:
-		first := *o
-		first.Kind = LegCreated
-		l := t.created(&first, true)
-		if l != nil {
-			t.handle(l, o)
-		}
 	}
 }
 
@@ -277,6 +278,9 @@ func (t *Tracker) emit(c *tracked, typ EventType, l *leg, o *Observation) *Event
 	}
 	if o.Synthetic {
 		c.synthetic++
+	}
+	if typ == CallUpdated && o.Reason != "" { // one native event may set several variables
+		subject += "/" + o.Reason
 	}
 	if c.uncertain && (typ == CallOffered || typ == CallInitiated || typ == CallEnded || typ == CallRecord) {
 		e.Flags = append(e.Flags, FlagUncertain)
