@@ -8,22 +8,6 @@ import (
 	"testing"
 )
 
-func dump(t *testing.T, s *script) {
-	t.Helper()
-	for _, e := range s.events {
-		if e.Type == CallRecord {
-			b, _ := json.Marshal(e.Call)
-			t.Logf("RECORD %s", b)
-		} else {
-			q := ""
-			if e.Queue != nil {
-				q = e.Queue.ID + "/" + e.Queue.Result
-			}
-			t.Logf("%s call=%.8s conn=%s dir=%s state=%s %s", e.Type, e.CallID, e.ConnectionID, e.Call.Direction, e.Call.State, q)
-		}
-	}
-}
-
 func ids(t *testing.T, s *script) {
 	seen := map[string]EventType{}
 	for _, e := range s.events {
