@@ -109,10 +109,11 @@ type Router struct {
 	links []*link
 	sinks []*writer
 
-	ran      atomic.Bool
-	draining atomic.Bool
-	stopped  chan struct{} // closed when the core loop has ended
-	started  time.Time
+	ran        atomic.Bool
+	draining   atomic.Bool
+	drainStart chan struct{} // closed when draining begins
+	stopped    chan struct{} // closed when the core loop has ended
+	started    time.Time
 }
 
 // New checks o and makes a Router. It starts nothing.
@@ -121,7 +122,7 @@ func New(o Options) (*Router, error) {
 	if err := o.validate(); err != nil {
 		return nil, fmt.Errorf("router: %w", err)
 	}
-	r := &Router{o: o, log: o.Log, ctl: make(chan func()), stopped: make(chan struct{}),
+	r := &Router{o: o, log: o.Log, ctl: make(chan func()), stopped: make(chan struct{}), drainStart: make(chan struct{}),
 		in: newQueue(o.QueueLen, o.QueueBytes, (*message).size)}
 	for i, l := range o.Links {
 		r.links = append(r.links, newLink(r, l, uint16(i)))
@@ -235,6 +236,7 @@ func (r *Router) Run(ctx context.Context) error {
 // the last tenth is for closing the sinks.
 func (r *Router) drain(cut context.CancelFunc, links, writers *sync.WaitGroup) error {
 	r.draining.Store(true)
+	close(r.drainStart)
 	r.log.Info("stopping: draining", "timeout", r.o.DrainTimeout, "frames", r.in.len(), "items", r.queued())
 	began, tenth := time.Now(), r.o.DrainTimeout/10
 	defer time.AfterFunc(8*tenth, cut).Stop()

@@ -204,10 +204,25 @@ func (w *writer) deliver(hard context.Context, batch []core.Item) bool {
 			pause = w.r.o.SinkBackoff.Permanent
 		}
 		w.failing(err, len(left), pause)
-		if !sleep(hard, pause) {
+		if !w.rest(hard, pause) {
 			return false
 		}
 		w.tel.Retried.Add(uint64(len(left)))
+	}
+}
+
+// rest pauses before the next attempt. The start of a drain cuts a long pause short, once for each attempt: what could
+// not be delivered may be deliverable by now, and there is no later. It reports false when hard has ended.
+func (w *writer) rest(hard context.Context, pause time.Duration) bool {
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-hard.Done():
+		return false
+	case <-w.r.drainStart:
+		return sleep(hard, min(pause, w.r.o.SinkBackoff.Min))
 	}
 }
 

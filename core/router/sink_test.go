@@ -204,3 +204,23 @@ func TestFailingSinkIsNotReady(t *testing.T) {
 		must(t, stop())
 	})
 }
+
+// TestDrainTriesAgainAtOnce: a stop during the long pause after a refusal offers the items once more, since the fault
+// may be mended by then.
+func TestDrainTriesAgainAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sent atomic.Int64
+		var mended atomic.Bool
+		m := &memory{write: func(context.Context, []core.Item) error {
+			if mended.Load() {
+				return nil
+			}
+			return core.Permanent(errors.New("the password is refused"))
+		}}
+		_, stop := start(t, Options{Links: []Link{{ID: "pbx", Kind: "asterisk", Adapter: talker(t, 10, &sent)}},
+			Sinks: []NamedSink{{Name: "m", Sink: m}}, DrainTimeout: 5 * time.Second})
+		time.Sleep(10 * time.Second) // into the pause of 30 s
+		mended.Store(true)
+		must(t, stop())
+	})
+}
