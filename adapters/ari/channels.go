@@ -105,6 +105,7 @@ func (n *normalizer) destroyed(c *chanState) {
 		return
 	}
 	c.gone = true
+	n.quickly.drop(c.id)
 	n.gone = append(n.gone, c.id)
 	if len(n.gone) > maxGone {
 		for _, id := range n.gone[:maxGone/2] {

@@ -13,17 +13,18 @@ import (
 // What a channel's creation lacks (SIP Call-ID, caller, who dialed it) comes a few events later, within a millisecond,
 // so a creation is held back until then, at most holdFor.
 type normalizer struct {
-	opt      options
-	count    func(name string, n int)
-	chans    map[string]*chanState
-	pending  map[string]*chanState // whose creation is held back
-	gone     []string              // destroyed channels, oldest first, remembered for what AMI says late
-	dialEnd  map[string]string     // AMI: how the dial to a channel ended
-	waiting  []waitingAMI          // AMI: about channels that ARI has not shown yet
-	interned map[string]string
-	paused   map[string]string // AMI: agents on a break, and why
-	leaving  []string          // AMI: channels that left a queue for a reason not told yet
+	opt     options
+	count   func(name string, n int)
+	chans   map[string]*chanState
+	pending map[string]*chanState // whose creation is held back
+	gone    []string              // destroyed channels, oldest first, remembered for what AMI says late
+	dialEnd map[string]string     // AMI: how the dial to a channel ended
+	waiting []waitingAMI          // AMI: about channels that ARI has not shown yet
+	paused  map[string]string     // AMI: agents on a break, and why
+	leaving []string              // AMI: channels that left a queue for a reason not told yet
 
+	decoder  decoder
+	quickly  quickIndex
 	out      []call.Observation
 	native   call.Native
 	at       call.Time
@@ -38,8 +39,7 @@ type options struct {
 
 // chanState is what must be remembered of a channel.
 type chanState struct {
-	native  string // codec as Asterisk writes it
-	held    bool   // creation not emitted yet
+	held    bool // creation not emitted yet
 	inbound bool
 	root    bool // outbound, and nobody's second leg: a call began with it
 	gone    bool
@@ -71,7 +71,7 @@ func newNormalizer(opt options, count func(name string, n int)) *normalizer {
 	}
 	return &normalizer{
 		opt: opt, count: count, chans: map[string]*chanState{}, pending: map[string]*chanState{}, dialEnd: map[string]string{},
-		interned: map[string]string{}, paused: map[string]string{},
+		quickly: newQuickIndex(), paused: map[string]string{},
 	}
 }
 
@@ -82,7 +82,7 @@ func (n *normalizer) event(raw []byte, received call.Time) (core.Frame, error) {
 		f.Type = "ChannelVarset"
 		return f, nil
 	}
-	ev, err := decode(raw)
+	ev, err := n.decoder.decode(raw)
 	if err != nil {
 		return f, err
 	}
@@ -245,24 +245,14 @@ func dialedExten(e string) bool { return e != "" && e != "s" && e != "h" && e !=
 // media reports a change of codec.
 func (n *normalizer) media(ch *channel, c *chanState) {
 	name, rate := ch.codec()
-	c.native = n.intern(ch.Vars.Native)
+	if !c.held && !c.gone {
+		n.quickly.put(c.id, ch.Vars.Native)
+	}
 	if name == "" || c.held || name == c.codec && rate == c.rate || n.at <= c.codecAt {
 		return // the last: events are not in the order of their times, and an older one shows an older codec
 	}
 	c.codec, c.rate, c.codecAt = name, rate, n.at
 	n.emit(call.LegMedia, c.id, func(o *call.Observation) { o.Value, o.Count = name, rate })
-}
-
-// intern keeps one copy of a string that most channels share.
-func (n *normalizer) intern(s string) string {
-	const maxInterned = 256
-	if k, ok := n.interned[s]; ok {
-		return k
-	}
-	if len(n.interned) < maxInterned {
-		n.interned[s] = s
-	}
-	return s
 }
 
 // dial handles Dial: who calls whom, and a diversion being followed.

@@ -81,17 +81,41 @@ func (b *bridge) conference() string {
 	return ""
 }
 
-// decode reads one ARI event.
-func decode(raw []byte) (*event, error) {
-	ev := new(event)
+// decoder holds the memory that events are decoded into, one after the other.
+type decoder struct {
+	ev       event
+	channels [7]channel
+	bridge   bridge
+}
+
+// decode reads one ARI event. It is valid until the next call.
+func (d *decoder) decode(raw []byte) (*event, error) {
+	*d = decoder{}
+	ev := &d.ev
+	parts := [...]**channel{&ev.Channel, &ev.Caller, &ev.Peer, &ev.Forwarded, &ev.FirstLeg, &ev.SecondLeg, &ev.Target}
+	for i, p := range parts {
+		*p = &d.channels[i]
+	}
+	ev.Bridge = &d.bridge
 	if err := json.Unmarshal(raw, ev); err != nil {
 		return nil, fmt.Errorf("decoding ARI event: %w", err)
 	}
 	if ev.Type == "" {
 		return nil, fmt.Errorf("decoding ARI event: no \"type\" in it")
 	}
+	for _, p := range parts { // what the event does not have
+		if *p != nil && (*p).ID == "" {
+			*p = nil
+		}
+	}
+	if ev.Bridge != nil && ev.Bridge.ID == "" {
+		ev.Bridge = nil
+	}
 	return ev, nil
 }
+
+// decode reads one ARI event.
+func decode(raw []byte) (*event, error) { return new(decoder).decode(raw) }
 
 // parseTime reads ARI's 2026-11-22T12:54:30.207+0000; other RFC 3339 forms are accepted, anything else is unknown.
 func parseTime(s string) call.Time {

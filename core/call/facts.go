@@ -56,7 +56,7 @@ func (t *Tracker) noteAnswer(l *leg, o *Observation) {
 	}
 	c.hangup = nil
 	if l.secondParty() && !c.answering {
-		c.answering = true
+		c.answering, c.dirty = true, true
 		c.call.AnsweredAt, c.call.Outcome = o.At, Answered
 	}
 }

@@ -72,7 +72,7 @@ func (t *Tracker) newCall(o *Observation, over *tracked) *tracked {
 		native += "+"
 	}
 	t.order++
-	c := &tracked{order: t.order}
+	c := &tracked{order: t.order, epoch: 1}
 	c.call = Call{ID: id, InteractionID: id, Switch: t.sw, State: StateNew}
 	if over != nil {
 		c.call.InteractionID = over.call.InteractionID
@@ -110,7 +110,7 @@ func (t *Tracker) unlink(c *tracked) {
 
 // addLeg attaches a leg to c, with its party.
 func (t *Tracker) addLeg(c *tracked, o *Observation) *leg {
-	l := &leg{key: legKey{t.sw.ID, o.Leg}, c: c, inbound: o.Inbound, dialed: o.Dialed, joined: o.At}
+	l := &leg{key: legKey{t.sw.ID, o.Leg}, c: c, epoch: c.epoch, inbound: o.Inbound, dialed: o.Dialed, joined: o.At}
 	l.conn = &Connection{ID: ConnectionIDOf(t.sw.ID, o.Leg), State: Null, SIPCallID: o.SIPCallID, OfferedAt: o.At}
 	l.conn.Party = t.party(o)
 	t.legs[l.key] = l
@@ -134,6 +134,7 @@ func (c *tracked) attach(l *leg) {
 		c.shed()
 	}
 	c.legs = append(c.legs, l)
+	c.dirty = true
 	if len(c.call.Connections) < maxLegs {
 		c.call.Connections = append(c.call.Connections, l.conn)
 	}

@@ -10,7 +10,7 @@ func (t *Tracker) queueEnter(l *leg, o *Observation) {
 	if c.queueOpen { // its end was not told
 		t.leaveQueue(c, l, o, "timeout")
 	}
-	c.queueOpen = true
+	c.queueOpen, c.dirty = true, true
 	c.call.Queue = &Queue{ID: o.Queue, EnteredAt: o.At, Position: o.Count}
 	t.emit(c, QueueEntered, l, o).Queue = c.call.Queue
 }
@@ -37,7 +37,7 @@ func (t *Tracker) leaveQueue(c *tracked, l *leg, o *Observation, result string) 
 	if q.EnteredAt != 0 {
 		c.queueMS += q.LeftAt.Sub(q.EnteredAt)
 	}
-	c.call.Queue, c.queueOpen = &q, false
+	c.call.Queue, c.queueOpen, c.dirty = &q, false, true
 	t.emit(c, QueueLeft, l, o).Queue = &q
 }
 

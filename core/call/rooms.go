@@ -117,13 +117,14 @@ func (t *Tracker) move(young, old *tracked, o *Observation) {
 	answered := live && (old.has(Connected, false) || old.has(Held, false))
 	legs := young.legs
 	young.legs, young.live = nil, 0
+	young.dirty, old.dirty = true, true
 	for _, l := range legs {
 		if l.cleared {
 			young.legs = append(young.legs, l)
 			continue
 		}
 		young.call.Connections = append([]*Connection(nil), young.call.Connections...)
-		l.shared = true // the younger call's record keeps the connection as it is now
+		l.epoch = 0 // the younger call's record keeps the connection as it is now
 		l.c, l.joined = old, o.At
 		old.attach(l)
 		old.live++

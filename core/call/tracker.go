@@ -43,7 +43,7 @@ type leg struct {
 	key      legKey
 	c        *tracked
 	conn     *Connection
-	shared   bool // conn is in a published event: copy before writing
+	epoch    uint32 // of c when conn was last copied: an older one is in a published event
 	inbound  bool
 	cleared  bool
 	inferred bool // its creation was not seen
@@ -64,6 +64,9 @@ type tracked struct {
 	first      *leg
 	live       int // legs not gone
 	seq        uint64
+	epoch      uint32 // counts snapshots, from 1
+	settled    State  // as derived from legs and queue
+	dirty      bool   // settled is to be derived anew
 	order      uint64
 	answering  bool // a second party is or was connected
 	queueOpen  bool
@@ -297,9 +300,7 @@ func (c *tracked) snapshot() *Call {
 	s := c.call
 	s.Connections = make([]*Connection, len(c.call.Connections))
 	copy(s.Connections, c.call.Connections)
-	for _, l := range c.legs {
-		l.shared = true
-	}
+	c.epoch++ // every connection is shared now
 	s.Completeness = c.completeness()
 	return &s
 }
@@ -315,7 +316,8 @@ func (c *tracked) completeness() *Completeness {
 
 // write returns l's connection for changing, copied first if an event shares it.
 func (l *leg) write() *Connection {
-	if !l.shared {
+	l.c.dirty = true
+	if l.epoch == l.c.epoch {
 		return l.conn
 	}
 	n := *l.conn
@@ -324,11 +326,11 @@ func (l *leg) write() *Connection {
 			l.c.call.Connections[i] = &n
 		}
 	}
-	l.conn, l.shared = &n, false
+	l.conn, l.epoch = &n, l.c.epoch
 	return l.conn
 }
 
-// state derives a call's state from its legs and queue.
+// state is the call's state: derived from its legs and queue when something of them changed.
 func (c *tracked) state() State {
 	switch {
 	case c.done:
@@ -337,6 +339,14 @@ func (c *tracked) state() State {
 		return StateUnknown
 	case c.live == 0: // about to end
 		return c.call.State
+	case c.dirty || c.settled == "":
+		c.settled, c.dirty = c.derive(), false
+	}
+	return c.settled
+}
+
+func (c *tracked) derive() State {
+	switch {
 	case c.has(Connected, true) || c.has(Held, true):
 		return StateActive
 	case c.has(Alerting, true) || (c.first != nil && c.first.conn.State == Alerting):

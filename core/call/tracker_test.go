@@ -284,6 +284,11 @@ func FuzzTracker(f *testing.F) {
 			if r.IntN(10) == 0 {
 				s.events = append(s.events, s.t.Tick(s.now)...)
 			}
+			for c := s.t.first; c != nil; c = c.next {
+				if !c.dirty && c.settled != "" && c.settled != c.derive() {
+					t.Fatalf("state %s was kept, it is %s", c.settled, c.derive())
+				}
+			}
 		}
 		seq, ended := map[string]uint64{}, map[string]bool{}
 		for _, e := range s.events {
