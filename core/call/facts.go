@@ -192,6 +192,7 @@ func (t *Tracker) clear(l *leg, o *Observation) {
 	l.c.live--
 	t.leaveRoom(l)
 	t.emit(l.c, ConnectionCleared, l, o).Cause = w.Cause
+	t.giveBack(l.c, o)
 }
 
 func failed(o Outcome) bool { return o == Busy || o == Rejected || o == Failed }

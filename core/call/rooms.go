@@ -100,6 +100,10 @@ func (t *Tracker) merge(a, b *tracked, o *Observation) {
 	if b.call.StartedAt < a.call.StartedAt || b.call.StartedAt == a.call.StartedAt && b.order < a.order {
 		old, young = b, a
 	}
+	if old.standing() && !young.standing() { // the customer's call goes on, though the agent's is the older
+		old, young = young, old
+		young.first.standing = true
+	}
 	t.move(young, old, o)
 	young.call.MergedInto = old.call.ID
 	t.emit(young, CallMerged, nil, o).MergedInto = old.call.ID

@@ -266,3 +266,42 @@ func TestConsultQueue(t *testing.T) {
 		t.Errorf("survivor's queue_ms is %d", r.Durations.QueueMS)
 	}
 }
+
+// TestStandingAgent: an agent with a standing leg (uuid-standby, AgentLogin, a conference all day) takes three customers,
+// each of whom has a call and a record of their own.
+func TestStandingAgent(t *testing.T) {
+	s := newScript()
+	s.do(Observation{Kind: LegCreated, Leg: "ag", Link: "ag", Inbound: true, Number: "1001", Dialed: "*22", User: "1001"}).do(is(LegConnected, "ag"))
+	s.now += 3600 * Second
+	for i := range 3 {
+		a := "c" + strconv.Itoa(i)
+		s.do(caller(a, "+1415555010"+strconv.Itoa(i), "1000")).do(is(LegConnected, a)).do(Observation{Kind: QueueEnter, Leg: a, Queue: "support"})
+		s.do(Observation{Kind: LegBridged, Leg: a, Bridge: a + "+ag"}).do(Observation{Kind: LegBridged, Leg: "ag", Bridge: a + "+ag"})
+		s.do(Observation{Kind: AgentAccept, Leg: a, Queue: "support", Agent: "1001"}).do(Observation{Kind: QueueLeave, Leg: a, Queue: "support", Value: "answered"})
+		s.now += 60 * Second
+		s.do(is(LegReleasing, a)).do(cleared(a, 16))
+	}
+	customers, interactions := 0, map[string]bool{}
+	for _, e := range s.events {
+		if e.Type != CallRecord || e.Call.Direction != Inbound {
+			continue
+		}
+		customers++
+		interactions[e.Call.InteractionID] = true
+		r := e.Call
+		if r.Outcome != Answered || r.HangupBy != "caller" || r.MergedInto != "" || r.Queue.Result != "answered" || r.Durations.TalkMS < 60_000 {
+			t.Errorf("record %+v %+v %+v", r, r.Queue, r.Durations)
+		}
+	}
+	if customers != 3 || len(interactions) != 3 {
+		t.Errorf("%d customers in %d interactions", customers, len(interactions))
+	}
+	ids(t, s)
+	calls := s.t.Calls()
+	if len(calls) != 1 || len(calls[0].Connections) != 1 || calls[0].Connections[0].State != Connected || calls[0].Connections[0].Party.ID != "1001" {
+		t.Errorf("the agent afterwards: %+v", calls)
+	}
+	if s.do(cleared("ag", 16)); s.t.Active() != 0 {
+		t.Errorf("%d calls after the agent logged out", s.t.Active())
+	}
+}

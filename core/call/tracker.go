@@ -46,6 +46,7 @@ type leg struct {
 	epoch    uint32 // of c when conn was last copied: an older one is in a published event
 	inbound  bool
 	cleared  bool
+	standing bool // its agent waited alone when this call met the leg
 	inferred bool // its creation was not seen
 	seen     bool // in the snapshot being read
 	bridge   *room
