@@ -177,7 +177,7 @@ func (n *normalizer) snapshotChannel(ch *channel, b *bridge) {
 		o.Inbound, o.SIPCallID, o.Value = c.inbound, ch.ProtocolID, snapshotState(ch, c)
 		o.Native.ID = "snapshot:" + ch.ID + ":" + n.received.String()
 		if b != nil && b.Type != "holding" {
-			o.Bridge, o.Conference = b.ID, b.conference()
+			o.Bridge, o.Conference = b.key(), b.conference()
 		}
 	})
 	n.media(ch, c)

@@ -184,7 +184,10 @@ func (n *normalizer) channelEvent(ev *event, c *chanState) {
 	case "ChannelDestroyed":
 		n.emit(call.LegCleared, c.id, func(o *call.Observation) { o.Q850, o.SIP = ev.Cause, ev.TechCause })
 		n.destroyed(c)
-	case "ChannelCallerId", "ChannelDialplan":
+	case "ChannelDialplan":
+		n.learn(ev.Channel, c)
+		n.dialplan(ev, c)
+	case "ChannelCallerId":
 		n.learn(ev.Channel, c)
 	default:
 		n.unknown(ev.Type)
@@ -206,7 +209,7 @@ func (n *normalizer) bridged(kind call.Kind, b *bridge, c *chanState) {
 	if b == nil || b.Type == "holding" {
 		return
 	}
-	n.emit(kind, c.id, func(o *call.Observation) { o.Bridge, o.Conference = b.ID, b.conference() })
+	n.emit(kind, c.id, func(o *call.Observation) { o.Bridge, o.Conference = b.key(), b.conference() })
 }
 
 // varset handles nine of ten events: most variables say nothing of a call.
@@ -219,6 +222,14 @@ func (n *normalizer) varset(ev *event, c *chanState) {
 		if v == name {
 			n.emit(call.LegVariable, c.id, func(o *call.Observation) { o.Reason, o.Value = name, ev.Value })
 		}
+	}
+}
+
+// dialplan: a caller is in a conference from the application on, not from the end of its announcements.
+func (n *normalizer) dialplan(ev *event, c *chanState) {
+	room, _, _ := strings.Cut(ev.AppData, ",")
+	if ev.App == "ConfBridge" && room != "" {
+		n.emit(call.LegBridged, c.id, func(o *call.Observation) { o.Bridge, o.Conference = conferenceKey(room), room })
 	}
 }
 

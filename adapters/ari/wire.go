@@ -40,6 +40,8 @@ type event struct {
 	SecondLeg   *channel `json:"transferer_second_leg"`
 	Target      *channel `json:"transfer_target"`
 	Application string   `json:"application"`
+	App         string   `json:"dialplan_app"`
+	AppData     string   `json:"dialplan_app_data"`
 }
 
 type channel struct {
@@ -72,6 +74,16 @@ type bridge struct {
 	Name       string   `json:"name"`
 	Channels   []string `json:"channels"`
 }
+
+// key names the bridge, a conference by its room: a caller who hears the room's announcement is not in its bridge yet.
+func (b *bridge) key() string {
+	if room := b.conference(); room != "" {
+		return conferenceKey(room)
+	}
+	return b.ID
+}
+
+func conferenceKey(room string) string { return "conference:" + room }
 
 // conference returns the room a bridge is, or "".
 func (b *bridge) conference() string {
