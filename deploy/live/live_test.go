@@ -51,6 +51,11 @@ func TestMain(m *testing.M) {
 }
 
 func runAll(m *testing.M) (code int, err error) {
+	unlock, err := alone()
+	if err != nil {
+		return 1, err
+	}
+	defer unlock()
 	if lab.dir, err = os.MkdirTemp("", "ctigate-live-"); err != nil {
 		return 1, err
 	}
@@ -77,6 +82,24 @@ func runAll(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	return m.Run(), nil
+}
+
+// alone waits until no other run of these tests is at work on this machine: they use the same ports.
+func alone() (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(os.TempDir(), "ctigate-live.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for waited := 0; waited < 30*60; waited += 2 {
+		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
+			return func() { f.Close() }, nil
+		}
+		if waited%30 == 0 {
+			fmt.Fprintf(os.Stderr, "live tests: another run is at work; waiting, %d s\n", waited)
+		}
+		time.Sleep(2 * time.Second)
+	}
+	return nil, fmt.Errorf("another run is still at work (it holds %s): %w", f.Name(), err)
 }
 
 func asteriskUp() (err error) { lab.asterisk, err = up("./asterisk-up.sh"); return err }
