@@ -23,7 +23,7 @@ func E164(number, region string) string {
 		return ""
 	}
 	p, err := phonenumbers.ParseAndKeepRawInput(number, region)
-	if err != nil || !phonenumbers.IsValidNumber(p) {
+	if err != nil || !phonenumbers.IsValidNumber(p) || p.GetNationalNumber() == 0 { // the library gives +800 00000000 back as it is
 		return ""
 	}
 	if p.GetCountryCodeSource() == phonenumbers.PhoneNumber_FROM_DEFAULT_COUNTRY && !nationallyDialed(number, region) {
