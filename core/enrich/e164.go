@@ -29,7 +29,11 @@ func E164(number, region string) string {
 	if p.GetCountryCodeSource() == phonenumbers.PhoneNumber_FROM_DEFAULT_COUNTRY && !nationallyDialed(number, region) {
 		return ""
 	}
-	return phonenumbers.Format(p, phonenumbers.E164)
+	const maxE164 = 1 + 15 // ITU-T E.164, 6.1: the library lets longer ones of some countries pass
+	if e := phonenumbers.Format(p, phonenumbers.E164); len(e) <= maxE164 {
+		return e
+	}
+	return ""
 }
 
 // nationallyDialed reports whether number has the trunk prefix of its region, where the region has one. In the North
