@@ -44,7 +44,7 @@ type mark struct {
 func (c *conn) take(e *Entry, parts ...[]byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
+	if c.closed || c.last {
 		return true
 	}
 	n := 0
@@ -99,6 +99,17 @@ func (c *conn) cut(why string) {
 func (c *conn) finish() {
 	c.mu.Lock()
 	c.last = true
+	c.mu.Unlock()
+	c.signal()
+}
+
+// finishWith writes b after what was taken so far, and nothing after it.
+func (c *conn) finishWith(b []byte) {
+	c.mu.Lock()
+	if !c.closed && !c.last {
+		c.buf = append(c.buf, b...)
+		c.last = true
+	}
 	c.mu.Unlock()
 	c.signal()
 }

@@ -27,8 +27,7 @@ func (c *conn) misbehave(ctx context.Context) {
 			c.cut("ordered fault")
 			return
 		case half <= 0:
-			c.answer(halfFrame(c.kind))
-			c.finish()
+			c.finishWith(halfFrame(c.kind))
 			return
 		default:
 			c.answer(garbage(c.kind, c.rng.IntN(3)))

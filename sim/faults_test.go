@@ -37,15 +37,26 @@ func TestOrderedFaults(t *testing.T) {
 			if (bad != nil) != (name == "garbage") {
 				t.Errorf("ARI frames: %v", bad)
 			}
-			_, ami := dialAMI(t, a.AMIAddr())
-			b, _ := io.ReadAll(ami)
-			if whole := strings.HasSuffix(string(b), "\r\n\r\n") || len(b) == 0; whole != (name != "half") {
-				t.Errorf("AMI ends with %q", b[max(0, len(b)-40):])
+			// On a busy machine a connection may be cut off as too slow before its fault comes: another follows.
+			torn := func(dial func() io.Reader, torn func(string) bool) bool {
+				for range 20 {
+					b, _ := io.ReadAll(dial())
+					if torn(string(b)) {
+						return true
+					}
+					if name != "half" {
+						return false
+					}
+				}
+				return false
 			}
-			_, esl := dialESL(t, s.Addr(), "event json ALL")
-			b, _ = io.ReadAll(esl)
-			if torn := strings.HasSuffix(string(b), `"Core-UUID":`); torn != (name == "half") {
-				t.Errorf("event socket ends with %q", b[max(0, len(b)-40):])
+			ami := func() io.Reader { _, r := dialAMI(t, a.AMIAddr()); return r }
+			if torn(ami, func(s string) bool { return s != "" && !strings.HasSuffix(s, "\r\n\r\n") }) != (name == "half") {
+				t.Error("AMI ends with half a message, or should and does not")
+			}
+			esl := func() io.Reader { _, r := dialESL(t, s.Addr(), "event json ALL"); return r }
+			if torn(esl, func(s string) bool { return strings.HasSuffix(s, `"Core-UUID":`) }) != (name == "half") {
+				t.Error("the event socket ends with half an event, or should and does not")
 			}
 		})
 	}
