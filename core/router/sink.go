@@ -46,6 +46,8 @@ type writer struct {
 	drops   map[string]*drop
 	dropped call.Time // last
 
+	writing atomic.Int64 // call.Time since when a Write has been under way; 0: none is
+
 	mu           sync.Mutex
 	failingSince call.Time
 	lastErr      string
@@ -189,7 +191,9 @@ func (w *writer) run(hard context.Context) {
 // reports whether all of it was settled before hard ended.
 func (w *writer) deliver(hard context.Context, batch []core.Item) bool {
 	for failures := 0; ; failures++ {
+		w.writing.Store(int64(call.At(w.r.o.Now())))
 		err := w.sink.Write(hard, batch)
+		w.writing.Store(0)
 		left := w.settle(batch, err)
 		if err == nil || len(left) == 0 {
 			w.recovered()

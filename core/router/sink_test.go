@@ -224,3 +224,28 @@ func TestDrainTriesAgainAtOnce(t *testing.T) {
 		must(t, stop())
 	})
 }
+
+// TestHangingWriteIsNotReady: a sink that retries inside one Write tells nothing until it gives up; readiness does.
+func TestHangingWriteIsNotReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sent atomic.Int64
+		m := &memory{write: func(ctx context.Context, _ []core.Item) error {
+			select {
+			case <-time.After(20 * time.Second):
+			case <-ctx.Done():
+			}
+			return nil
+		}}
+		r, stop := start(t, Options{Links: []Link{{ID: "pbx", Kind: "asterisk", Adapter: talker(t, 10, &sent)}},
+			Sinks: []NamedSink{{Name: "m", Sink: m}}, DrainTimeout: time.Minute})
+		time.Sleep(2 * time.Second)
+		if s := r.Status(); s.Sinks[0].FailingSince != 0 {
+			t.Errorf("failing after 2 s: %+v", s.Sinks[0])
+		}
+		time.Sleep(8 * time.Second)
+		if s := r.Status(); s.Ready || s.Sinks[0].FailingSince == 0 {
+			t.Errorf("ready with a write that hangs: %+v", s.Sinks[0])
+		}
+		must(t, stop())
+	})
+}

@@ -65,7 +65,7 @@ func (r *Router) Status() Status {
 		s.Links = append(s.Links, ls)
 	}
 	for _, w := range r.sinks {
-		ws := w.status()
+		ws := w.status(now)
 		s.Ready = s.Ready && !ws.Full && ws.FailingSince == 0
 		s.Sinks = append(s.Sinks, ws)
 	}
@@ -100,13 +100,19 @@ func (l *link) status(now call.Time) LinkStatus {
 	return s
 }
 
-func (w *writer) status() SinkStatus {
+// slowWrite is how long one Write may take, with its own retries, before the sink counts as failing.
+const slowWrite = 5 * call.Second
+
+func (w *writer) status(now call.Time) SinkStatus {
 	s := SinkStatus{Name: w.name, Queue: int(w.tel.Depth.Load()), QueueMax: w.q.maxItems, Full: w.full.Load(),
 		Produced: w.tel.Produced.Load(), Acked: w.tel.Acked.Load(), Retried: w.tel.Retried.Load(),
 		Dropped: w.tel.Dropped.Load(), DeadLetters: w.tel.DeadLettered.Load(), LastAck: call.Time(w.lastAck.Load())}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s.FailingSince, s.LastError = w.failingSince, w.lastErr
+	if since := call.Time(w.writing.Load()); s.FailingSince == 0 && since != 0 && now-since > slowWrite {
+		s.FailingSince, s.LastError = since, "a write has been under way since then and is not acknowledged"
+	}
 	return s
 }
 
