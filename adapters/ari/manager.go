@@ -20,14 +20,7 @@ func (n *normalizer) manager(m message, received call.Time) core.Frame {
 	typ := m.get("Event")
 	n.begin(typ, eventTime(m.get("Timestamp")), received)
 	n.managerEvent(typ, m)
-	if len(n.out) > 0 {
-		id := digest(m.raw, "")
-		for i := range n.out {
-			if n.out[i].Native.ID == "" {
-				n.out[i].Native.ID = id
-			}
-		}
-	}
+	n.identify(m.raw, "")
 	return core.Frame{Type: typ, Raw: m.raw, Received: received, Observations: n.out}
 }
 

@@ -89,14 +89,7 @@ func (n *normalizer) event(raw []byte, received call.Time) (core.Frame, error) {
 	f.Type = ev.Type
 	n.begin(ev.Type, parseTime(ev.Timestamp), received)
 	n.observe(ev)
-	if len(n.out) > 0 {
-		id := digest(raw, ev.Application)
-		for i := range n.out {
-			if n.out[i].Native.ID == "" {
-				n.out[i].Native.ID = id
-			}
-		}
-	}
+	n.identify(raw, ev.Application)
 	f.Observations = n.out
 	return f, nil
 }
@@ -105,6 +98,19 @@ func (n *normalizer) begin(native string, at, received call.Time) {
 	n.out, n.native, n.at, n.received = nil, call.Native{Type: native}, at, received
 	if n.at == 0 {
 		n.at = received
+	}
+}
+
+// identify gives the observations of one message its digest as their native id, but for those that have one.
+func (n *normalizer) identify(raw []byte, application string) {
+	if len(n.out) == 0 {
+		return
+	}
+	id := digest(raw, application)
+	for i := range n.out {
+		if n.out[i].Native.ID == "" {
+			n.out[i].Native.ID = id
+		}
 	}
 }
 

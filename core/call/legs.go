@@ -23,9 +23,7 @@ func (t *Tracker) created(o *Observation) *leg {
 	} else {
 		c.direct(l)
 	}
-	if to := Initiated; l.conn.State != to {
-		l.write().State = to
-	}
+	l.write().State = Initiated
 	t.emit(c, ConnectionInitiated, l, o)
 	return l
 }
