@@ -23,6 +23,7 @@ var may = []struct {
 	{"core/...", []string{"core", "core/call"}},
 	{"core", []string{"core/call"}},
 	{"adapters/adaptertest", []string{"core", "core/..."}},
+	{"adapters/sip/...", []string{"core", "core/call", "core/trace", "adapters/sip/..."}},
 	{"adapters/...", []string{"core", "core/call", "core/trace"}},
 	{"sinks/cloudevents", []string{"core", "core/call"}},
 	{"sinks/sinktest", []string{"core", "core/call", "sinks/cloudevents"}},

@@ -121,6 +121,7 @@ type Event struct {
 	DTMF       *DTMF       `json:"dtmf,omitempty"`
 	IVRPath    string      `json:"ivr_path,omitempty"`
 	Media      *Media      `json:"media,omitempty"`
+	Quality    *Quality    `json:"quality,omitempty"` // media.quality
 	Conference *Conference `json:"conference,omitempty"`
 	MergedInto string      `json:"merged_into,omitempty"` // call.merged
 	Source     *Source     `json:"source,omitempty"`

@@ -86,16 +86,25 @@ type Media struct {
 	Codec      string   `json:"codec,omitempty"`       // IANA name: PCMU, PCMA, G722, opus
 	SampleRate int      `json:"sample_rate,omitempty"` // of the audio, Hz
 	CodecsSeen []string `json:"codecs_seen,omitempty"`
-	Packets    uint64   `json:"packets,omitempty"`
-	Lost       int64    `json:"lost,omitempty"`
-	JitterMS   float64  `json:"jitter_ms,omitempty"`
-	MOS        float64  `json:"mos,omitempty"`
+	ClockRate  int      `json:"clock_rate,omitempty"` // of the RTP timestamps, Hz
+	PTimeMS    int      `json:"ptime_ms,omitempty"`   // agreed length of a packet
+	Direction  string   `json:"direction,omitempty"`  // agreed, seen from the party: sendrecv, sendonly, recvonly, inactive
+	Encryption string   `json:"encryption,omitempty"` // srtp-sdes, srtp-dtls; absent when there is none or it is unknown
+
+	// Measured of what the party sends, where packets are seen.
+	Packets  uint64  `json:"packets,omitempty"`
+	Lost     int64   `json:"lost,omitempty"`
+	JitterMS float64 `json:"jitter_ms,omitempty"`
+	MOS      float64 `json:"mos,omitempty"`
+	// Streams are the final reports of the connection's streams, in both directions.
+	Streams []*Quality `json:"streams,omitempty"`
 }
 
 // Connection is one party's attachment to a call: one leg.
 type Connection struct {
 	ID          string          `json:"connection_id"`
 	SIPCallID   string          `json:"sip_call_id,omitempty"`
+	LinkedBy    string          `json:"linked_by,omitempty"` // evidence that it belongs to the call, where the switch does not tell
 	Party       Party           `json:"party"`
 	State       ConnectionState `json:"state"`
 	Outcome     Outcome         `json:"outcome,omitempty"`

@@ -28,7 +28,7 @@ const (
 	IVRPath
 	// DTMFDigit: its party pressed Value; Count is the duration in ms.
 	DTMFDigit
-	// LegMedia: codec Value at Count Hz.
+	// LegMedia: codec Value at Count Hz; Media has what else is known of it.
 	LegMedia
 	// LegReleasing: its party asked to hang up (BYE, CANCEL). Nothing is cleared yet.
 	LegReleasing
@@ -61,6 +61,8 @@ const (
 	LinkDown
 	// LinkGap: native events were, or may have been, lost inside a session: the switch's calls are less complete. No leg.
 	LinkGap
+	// LegQuality: what was measured of one of its RTP streams. Quality.
+	LegQuality
 )
 
 // Observation is one thing an adapter saw. Adapters decide nothing about calls; they say what happened to which leg,
@@ -87,6 +89,10 @@ type Observation struct {
 	User      string // directory user or endpoint: agent1
 	Device    string // PJSIP/agent1, sofia/internal/agent1@…
 	SIPCallID string
+	// Correlation is the value of a configured header: legs of any switch that carry the same belong to one interaction.
+	Correlation string
+	// Evidence says how Parent or Link was found where the switch does not tell.
+	Evidence string
 
 	Bridge     string
 	Conference string
@@ -97,4 +103,6 @@ type Observation struct {
 	Count      int
 	Q850       int
 	SIP        int
+	Media      *Media
+	Quality    *Quality
 }
