@@ -28,7 +28,8 @@ var may = []struct {
 	{"sinks/cloudevents", []string{"core", "core/call"}},
 	{"sinks/sinktest", []string{"core", "core/call", "sinks/cloudevents"}},
 	{"sinks/...", []string{"core", "core/call", "sinks/cloudevents"}},
-	{"sim", []string{"core/call"}},
+	{"sim/people", nil},
+	{"sim/...", []string{"core/call", "sim/people"}},
 	{"configs", []string{"core", "core/call"}},
 }
 
@@ -106,6 +107,7 @@ func TestImportRulesThemselves(t *testing.T) {
 	}{
 		{"core/call", "core", false}, {"core/fresh", "core/router", false}, {"adapters/ari", "adapters/esl", false},
 		{"adapters/ari", "core/router", false}, {"core/router", "sinks/kafka", false}, {"sim", "adapters/ari", false},
+		{"sim/trunk", "adapters/sip/hep", false}, {"sim/trunk", "sim", false},
 		{"configs", "core/telemetry", false}, {"sinks/kafka", "sinks/file", false},
 		{"adapters/ari", "core", true}, {"core/router", "core/fresh", true}, {"", "sim", true},
 	} {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+
+	"github.com/ctigate/ctigate/sim/people"
 )
 
 // knot pins a moment of the recording to one of the simulated call, both in microseconds.
@@ -139,8 +141,8 @@ func (c *simCall) offer() int64 {
 // fill makes the values that do not depend on when they are first shown.
 func (c *simCall) fill(queue int) {
 	c.vals = make([]string, len(c.sc.slots))
-	number, name := callerNumber(c.rng), callerName(c.rng)
-	pressed := pad(c.rng.IntN(100), 2)
+	number, name := people.CallerNumber(c.rng), people.CallerName(c.rng)
+	pressed := people.Pad(c.rng.IntN(100), 2)
 	q := c.sw.opt.Queues[queue]
 	for i, s := range c.sc.slots {
 		switch s.kind {
