@@ -11,7 +11,7 @@ const (
 
 // clip cuts o's strings to their longest.
 func (o *Observation) clip() {
-	for _, s := range [...]*string{&o.Number, &o.Dialed, &o.User, &o.SIPCallID, &o.Queue, &o.Agent, &o.Conference, &o.Reason} {
+	for _, s := range [...]*string{&o.Number, &o.Dialed, &o.User, &o.SIPCallID, &o.Correlation, &o.Evidence, &o.Queue, &o.Agent, &o.Conference, &o.Reason} {
 		cut(s, maxNumber)
 	}
 	cut(&o.Name, maxName)

@@ -94,7 +94,7 @@ func (c *tracked) conclude() {
 	case c.call.MergedInto != "":
 	case c.hangup != nil:
 		c.call.HangupBy = c.hangup.name()
-	case !c.uncertain && c.gaps == 0:
+	case !c.uncertain && c.gaps == 0 && !slices.Contains(c.missing, "end"):
 		c.call.HangupBy = "switch"
 	}
 	if c.call.Outcome == "" {
@@ -242,8 +242,10 @@ func (t *Tracker) forget() {
 		}
 		for _, l := range x.legs {
 			delete(t.legs, l.key)
-			if t.sip[l.conn.SIPCallID] == l {
-				delete(t.sip, l.conn.SIPCallID)
+			for _, key := range [...]string{l.conn.SIPCallID, correlated + l.correlation} {
+				if t.sip[key] == l {
+					delete(t.sip, key)
+				}
 			}
 		}
 		if t.roots[x.c.call.ID] == x.c {

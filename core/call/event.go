@@ -105,7 +105,7 @@ type Event struct {
 	InteractionID string    `json:"interaction_id,omitempty"`
 	CallID        string    `json:"call_id,omitempty"`
 	ConnectionID  string    `json:"connection_id,omitempty"`
-	Seq           uint64    `json:"seq,omitempty"` // per call: 1, 2, 3 … without holes
+	Seq           uint64    `json:"seq,omitempty"` // per call: 1, 2, 3 … without holes; media.quality has none
 	Switch        SwitchRef `json:"switch"`
 	Native        Native    `json:"native"`
 	Synthetic     bool      `json:"synthetic"`       // made up from a snapshot rather than seen

@@ -43,7 +43,7 @@ func (t *Tracker) connected(l *leg, o *Observation) {
 	allowed := t.enter(l, Connected)
 	t.noteAnswer(l, o)
 	t.publish(l, ConnectionConnected, o, allowed)
-	if l.codec != "" {
+	if l.agreed != nil {
 		t.negotiated(l, o)
 	}
 }
@@ -125,33 +125,6 @@ func (t *Tracker) dtmf(l *leg, o *Observation) {
 	t.emit(c, DTMFReceived, l, o).DTMF = &DTMF{Digit: o.Value, DurationMS: o.Count}
 }
 
-func (t *Tracker) media(l *leg, o *Observation) {
-	if o.Value == "" || l.cleared || l.codec == o.Value && l.rate == o.Count {
-		return
-	}
-	l.codec, l.rate = o.Value, o.Count
-	if l.conn.ConnectedAt != 0 {
-		t.negotiated(l, o)
-	}
-}
-
-// negotiated publishes the codec of a connected leg: the first as negotiated, later ones as changes.
-func (t *Tracker) negotiated(l *leg, o *Observation) {
-	const maxSeen = 16
-	w := l.write()
-	if w.Media == nil {
-		w.Media = &Media{Codec: l.codec, SampleRate: l.rate, CodecsSeen: []string{l.codec}}
-		t.emit(l.c, MediaNegotiated, l, o).Media = w.Media
-		return
-	}
-	m := *w.Media
-	if n := len(m.CodecsSeen); m.CodecsSeen[n-1] != l.codec && n < maxSeen {
-		m.CodecsSeen = append(m.CodecsSeen[:n:n], l.codec)
-	}
-	w.Media = &m
-	t.emit(l.c, MediaChanged, l, o).Media = &Media{Codec: l.codec, SampleRate: l.rate, CodecsSeen: m.CodecsSeen}
-}
-
 // releasing notes which party asked to hang up. A refusal of an unanswered offer is not a hang-up of the call.
 func (t *Tracker) releasing(l *leg, o *Observation) {
 	if l.cleared || (!l.inbound && l.conn.ConnectedAt == 0) {
@@ -174,6 +147,9 @@ func (t *Tracker) clear(l *leg, o *Observation) {
 	at := o.At
 	if l.release != 0 && l.release < at {
 		at = l.release // when the party hung up, rather than when the switch was done with it
+	}
+	if o.Synthetic {
+		l.c.miss("end")
 	}
 	l.endHold(at)
 	w := l.write()

@@ -1,6 +1,7 @@
 package call
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 )
@@ -109,14 +110,15 @@ func (t *Tracker) unlink(c *tracked) {
 // addLeg attaches a leg to c, with its party.
 func (t *Tracker) addLeg(c *tracked, o *Observation) *leg {
 	l := &leg{key: legKey{t.sw.ID, o.Leg}, c: c, epoch: c.epoch, inbound: o.Inbound, dialed: o.Dialed, joined: o.At}
-	l.conn = &Connection{ID: ConnectionIDOf(t.sw.ID, o.Leg), State: Null, SIPCallID: o.SIPCallID, OfferedAt: o.At}
+	l.conn = &Connection{ID: ConnectionIDOf(t.sw.ID, o.Leg), State: Null, SIPCallID: o.SIPCallID, LinkedBy: o.Evidence, OfferedAt: o.At}
 	l.conn.Party = t.party(o)
 	t.legs[l.key] = l
 	c.attach(l)
 	if c.first == nil {
 		c.first = l
 	}
-	t.joinInteraction(l)
+	l.correlation = o.Correlation
+	t.joinInteraction(l, o)
 	return l
 }
 
@@ -155,20 +157,46 @@ func (c *tracked) shed() {
 	c.shedLegs = append(c.shedLegs, l)
 }
 
-// joinInteraction gives a new call the interaction of the call whose other end of the same SIP dialog it is.
-func (t *Tracker) joinInteraction(l *leg) {
-	id := l.conn.SIPCallID
-	if id == "" {
+// joinInteraction gives l's call the interaction of another that has the other end of the same SIP dialog, or carries the
+// same correlation header.
+func (t *Tracker) joinInteraction(l *leg, o *Observation) {
+	if l.conn.SIPCallID != "" {
+		t.joinBy(l.conn.SIPCallID, l, o)
+	}
+	if l.correlation != "" {
+		t.joinBy(correlated+l.correlation, l, o)
+	}
+}
+
+// correlated tells correlation values from SIP Call-IDs in the tracker's index.
+const correlated = "\x00"
+
+func (t *Tracker) joinBy(key string, l *leg, o *Observation) {
+	other := t.sip[key]
+	switch {
+	case other == nil:
+		t.sip[key] = l
+	case other.c != l.c:
+		t.unite(other.c, l.c, o)
+	}
+}
+
+// unite puts two calls into the older one's interaction. A call that has been spoken of already says so.
+func (t *Tracker) unite(a, b *tracked, o *Observation) {
+	old, young := a, b
+	if b.order < a.order {
+		old, young = b, a
+	}
+	if young.done || young.call.InteractionID == old.call.InteractionID {
 		return
 	}
-	other := t.sip[id]
-	if other == nil {
-		t.sip[id] = l
+	young.call.InteractionID = old.call.InteractionID
+	if young.seq == 0 {
 		return
 	}
-	if other.c != l.c && l.c.seq == 0 && l.c.order > other.c.order {
-		l.c.call.InteractionID = other.c.call.InteractionID
-	}
+	at := *o
+	at.Reason = "interaction" // tells this event from another update by the same native event
+	t.emit(young, CallUpdated, nil, &at)
 }
 
 // startCall publishes the beginning of a call.
@@ -295,9 +323,10 @@ func (t *Tracker) settleStart(l *leg, o *Observation) {
 // the call is still the one that was made to the first.
 func (t *Tracker) updated(l *leg, o *Observation) {
 	c, changed := l.c, false
-	if o.SIPCallID != "" && l.conn.SIPCallID == "" {
-		l.write().SIPCallID = o.SIPCallID
-		t.joinInteraction(l)
+	if news := o.SIPCallID != "" && l.conn.SIPCallID == "" || o.Correlation != "" && l.correlation == ""; news {
+		l.write().SIPCallID = cmp.Or(l.conn.SIPCallID, o.SIPCallID)
+		l.correlation = cmp.Or(l.correlation, o.Correlation)
+		t.joinInteraction(l, o)
 	}
 	if o.Dialed != "" && l.dialed == "" {
 		l.dialed = o.Dialed

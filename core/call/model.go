@@ -97,7 +97,7 @@ type Media struct {
 	JitterMS float64 `json:"jitter_ms,omitempty"`
 	MOS      float64 `json:"mos,omitempty"`
 	// Streams are the final reports of the connection's streams, in both directions.
-	Streams []*Quality `json:"streams,omitempty"`
+	Streams []Quality `json:"streams,omitempty"`
 }
 
 // Connection is one party's attachment to a call: one leg.

@@ -50,7 +50,7 @@ const (
 	// TransferDone: Leg's party passed the call on. Value is blind or attended, Dialed the target number; for
 	// attended, Other is the transferring party's second leg.
 	TransferDone
-	// Diverted: Leg's party sent the call on to Dialed.
+	// Diverted: Leg's party sent the call on to Dialed; Other is who did, when it was somebody else, before the call came here.
 	Diverted
 	// SnapshotLeg: a leg found in the switch's snapshot: LegCreated's fields, and Value its state (initiated,
 	// alerting, connected, held), Bridge when bridged.

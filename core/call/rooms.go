@@ -1,6 +1,9 @@
 package call
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // bridged puts l into a bridge or conference room. Calls that meet in one are one call from then on.
 func (t *Tracker) bridged(l *leg, o *Observation) {
@@ -183,7 +186,7 @@ func (t *Tracker) transferred(l *leg, o *Observation) {
 
 // diverted: l's party sent the offered call elsewhere.
 func (t *Tracker) diverted(l *leg, o *Observation) {
-	c, d := l.c, Diversion{By: l.conn.Party.ID, To: o.Dialed, At: o.At}
+	c, d := l.c, Diversion{By: cmp.Or(o.Other, l.conn.Party.ID), To: o.Dialed, At: o.At}
 	if n := len(c.call.Diversions); n < maxItems {
 		c.call.Diversions = append(c.call.Diversions[:n:n], d)
 	} else {

@@ -19,7 +19,7 @@ type Tracker struct {
 	legs   map[legKey]*leg
 	roots  map[string]*tracked // active calls by call_id
 	rooms  map[legKey]*room    // bridges with somebody in them
-	sip    map[string]*leg     // by SIP Call-ID: what joins calls into interactions
+	sip    map[string]*leg     // by SIP Call-ID and correlation value: what joins calls into interactions
 	agents map[legKey]string   // known agents of each switch, and their last state
 	order  uint64              // of creation, to tell older from younger at equal times
 
@@ -40,21 +40,21 @@ type legKey struct{ sw, id string }
 
 // leg is a connection with what the tracker must remember to maintain it.
 type leg struct {
-	key      legKey
-	c        *tracked
-	conn     *Connection
-	epoch    uint32 // of c when conn was last copied: an older one is in a published event
-	inbound  bool
-	cleared  bool
-	standing bool // its agent waited alone when this call met the leg
-	inferred bool // its creation was not seen
-	seen     bool // in the snapshot being read
-	bridge   *room
-	dialed   string
-	codec    string
-	rate     int
-	joined   Time // when it became part of c
-	release  Time // when its party asked to hang up
+	key         legKey
+	c           *tracked
+	conn        *Connection
+	epoch       uint32 // of c when conn was last copied: an older one is in a published event
+	inbound     bool
+	cleared     bool
+	standing    bool // its agent waited alone when this call met the leg
+	inferred    bool // its creation was not seen
+	seen        bool // in the snapshot being read
+	bridge      *room
+	dialed      string
+	correlation string
+	agreed      *Media // the latest
+	joined      Time   // when it became part of c
+	release     Time   // when its party asked to hang up
 }
 
 // tracked is an active call.
@@ -207,6 +207,8 @@ func (k Kind) handler() func(*Tracker, *leg, *Observation) {
 		return (*Tracker).dtmf
 	case LegMedia:
 		return (*Tracker).media
+	case LegQuality:
+		return (*Tracker).quality
 	case LegReleasing:
 		return (*Tracker).releasing
 	case LegCleared:
@@ -231,7 +233,7 @@ func (k Kind) handler() func(*Tracker, *leg, *Observation) {
 func (k Kind) once() bool {
 	switch k {
 	case DTMFDigit, AgentOffer, AgentAccept, AgentReject, AgentTimeout, TransferDone, Diverted, LegHeld, LegRetrieved,
-		QueueEnter, QueueLeave, LegBridged, LegUnbridged, LegMedia, IVRPath, LegVariable:
+		QueueEnter, QueueLeave, LegBridged, LegUnbridged, LegMedia, LegQuality, IVRPath, LegVariable:
 		return true
 	}
 	return false
@@ -268,7 +270,9 @@ func (t *Tracker) unknownLeg(o *Observation) {
 
 // emit publishes one event of c. l may be nil.
 func (t *Tracker) emit(c *tracked, typ EventType, l *leg, o *Observation) *Event {
-	c.seq++
+	if typ != MediaQuality { // a stream of its own
+		c.seq++
+	}
 	e := &Event{
 		Type: typ, InteractionID: c.call.InteractionID, CallID: c.call.ID, Seq: c.seq, Switch: c.call.Switch,
 		Native: o.Native, Synthetic: o.Synthetic, Time: EventTime{Switch: o.At, Received: o.Received},

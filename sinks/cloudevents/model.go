@@ -1,6 +1,8 @@
 package cloudevents
 
 import (
+	"bytes"
+	"encoding/json"
 	"slices"
 
 	"github.com/ctigate/ctigate/core/call"
@@ -86,6 +88,10 @@ func (b *buf) detail(e *call.Event) {
 	}
 	b.optStr("ivr_path", e.IVRPath)
 	b.media(e.Media)
+	if e.Quality != nil {
+		b.key("quality")
+		b.quality(e.Quality)
+	}
 	b.conference(e.Conference)
 	b.optStr("merged_into", e.MergedInto)
 	b.source(e.Source)
@@ -193,11 +199,36 @@ func (b *buf) media(m *call.Media) {
 	b.optStr("codec", m.Codec)
 	b.optInt("sample_rate", int64(m.SampleRate))
 	b.optStrings("codecs_seen", m.CodecsSeen)
+	b.optInt("clock_rate", int64(m.ClockRate))
+	b.optInt("ptime_ms", int64(m.PTimeMS))
+	b.optStr("direction", m.Direction)
+	b.optStr("encryption", m.Encryption)
 	b.optUint("packets", m.Packets)
 	b.optInt("lost", m.Lost)
 	b.optFloat("jitter_ms", m.JitterMS)
 	b.optFloat("mos", m.MOS)
+	if len(m.Streams) > 0 {
+		b.key("streams")
+		b.open('[')
+		for i := range m.Streams {
+			b.elem()
+			b.quality(&m.Streams[i])
+		}
+		b.close(']')
+	}
 	b.close('}')
+}
+
+// quality writes a report by encoding/json: it has forty fields and comes every ten seconds.
+func (b *buf) quality(q *call.Quality) {
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(q); err != nil { // an infinite or undefined number: what is left says which stream it was
+		*b = append(*b, "{}"...)
+		return
+	}
+	*b = append(*b, bytes.TrimRight(text.Bytes(), "\n")...)
 }
 
 func (b *buf) source(s *call.Source) {
@@ -262,6 +293,7 @@ func (b *buf) connection(c *call.Connection) {
 	b.open('{')
 	b.str("connection_id", c.ID)
 	b.optStr("sip_call_id", c.SIPCallID)
+	b.optStr("linked_by", c.LinkedBy)
 	b.party(&c.Party)
 	b.str("state", string(c.State))
 	b.optStr("outcome", string(c.Outcome))
