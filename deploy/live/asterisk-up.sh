@@ -5,6 +5,7 @@
 #
 # The first time it is installed into ROOT (70 s; needs root), afterwards it starts in a few seconds. One that runs
 # already with the same configuration is kept. SIP is on 127.0.0.1:23060/udp, ARI on 23088, AMI on 23038.
+# A copy of all SIP and RTCP goes as HEP to 127.0.0.1:23960/udp, with the key hepsecret, whether anyone listens or not.
 #
 # ari.conf, http.conf and manager.conf are those of configs/asterisk, with the tests' ports and passwords: what the
 # gateway's users are told is what is tested. The user "stage" is the phones', who also place calls and log agents in.

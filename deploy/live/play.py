@@ -5,6 +5,7 @@
   play.py --list           their names
   play.py --traffic N      N answered calls of two seconds, a quarter second apart
   play.py --talk N         a call that lasts N seconds
+  play.py --via PORT ...   the caller sends to a proxy there, such as kamailio-up.sh's on 25060
 
 The caller is a phone behind the trunk; agent1 and agent2 are phones of the switch. Prints a line when a scenario has
 been played; ends with 1 when a call could not be set up as scripted.
@@ -50,11 +51,13 @@ class Switch:
 class Stage:
     """The phones and the switch; calls[name] lists the dialogs that reached an agent's phone."""
 
+    trunk = SIP  # the port that the caller sends to
+
     def __init__(self, codecs=("0",), agent_codecs=("0", "8")):
         self.calls = {"agent1": [], "agent2": []}
         self.switch = Switch()
         headers = "X-From: trunk\r\nX-Crm-Id: C-1001\r\n"
-        self.caller = Phone("caller", CALLER, SIP, 24100, "Alice", codecs, "+14155550100", headers)
+        self.caller = Phone("caller", CALLER, self.trunk, 24100, "Alice", codecs, "+14155550100", headers)
         self.agent1 = Phone("agent1", AGENT1, SIP, 24200, "Agent One", agent_codecs)
         self.agent2 = Phone("agent2", AGENT2, SIP, 24300, "Agent Two", ("0", "8"))
 
@@ -407,8 +410,10 @@ def main():
     p.add_argument("--list", action="store_true")
     p.add_argument("--traffic", type=int, metavar="N")
     p.add_argument("--talk", type=float, metavar="N")
+    p.add_argument("--via", type=int, metavar="PORT", default=SIP)
     p.add_argument("scenario", nargs="*", choices=[*SCENARIOS, []], metavar="SCENARIO")
     a = p.parse_args()
+    Stage.trunk = a.via
     if a.list:
         print("\n".join(SCENARIOS))
     if a.traffic:
