@@ -106,6 +106,13 @@ func (d *decoder) network(f *frame, etherType, vlan uint16) {
 	d.ether(etherType, f.data)
 }
 
+// tagged decodes an Ethernet frame whose outermost VLAN tag, if any, was taken off.
+func (d *decoder) tagged(f *frame, vlan uint16) {
+	d.begin(f)
+	d.vlan = vlan
+	d.ethernet(f.data)
+}
+
 func (d *decoder) ethernet(b []byte) { d.header(b, 12, 14) }
 
 // header is a link header of size bytes with the EtherType at offset.

@@ -93,7 +93,7 @@ func (d *decoder) extensions(next uint8, src, dst netip.Addr, b []byte) {
 		case protoAuth: // RFC 4302, 2.2
 			size = extensionSize(b, 4, 8)
 		case protoFragment:
-			if size = 8; !atomic(b) {
+			if size = 8; !unfragmented(b) {
 				d.fragment6(src, dst, b)
 				return
 			}
@@ -118,8 +118,8 @@ func extensionSize(b []byte, unit, first int) int {
 	return first + int(b[1])*unit
 }
 
-// atomic reports whether a fragment header stands before a whole packet (RFC 6946), or is cut off.
-func atomic(b []byte) bool {
+// unfragmented reports whether a fragment header stands before a whole packet (RFC 6946), or is cut off.
+func unfragmented(b []byte) bool {
 	return len(b) < 8 || binary.BigEndian.Uint16(b[2:])&0xfff9 == 0
 }
 
