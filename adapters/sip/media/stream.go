@@ -101,8 +101,8 @@ func New(o *Options, opened call.Time) *Stream {
 func (s *Stream) Negotiate(formats []Format, encrypted bool) {
 	s.formats, s.encrypted = formats, encrypted
 	s.payload.defined = false
-	if s.sound.defined {
-		s.sound = resolve(formats, s.sound.number)
+	if s.sound.defined && s.sound != resolve(formats, s.sound.number) {
+		s.sound.defined = false // the same number means something else now: the next packet says so
 	}
 }
 
