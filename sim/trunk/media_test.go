@@ -142,7 +142,7 @@ func TestProfiles(t *testing.T) {
 	share := func(n int64, s StreamTruth) float64 { return float64(n) / float64(int64(s.Packets)+s.Lost) }
 	between := func(v, lo, hi float64) bool { return v >= lo && v <= hi }
 	for profile, fits := range map[string]func(StreamTruth, *heard) bool{
-		"clean":  func(s StreamTruth, h *heard) bool { return s.Lost == 0 && h.jitter < 1 && s.Packets > 1000 },
+		"clean":  func(s StreamTruth, h *heard) bool { return s.Lost == 0 && h.jitter/8 < 1 && s.Packets > 1000 },
 		"lossy":  func(s StreamTruth, _ *heard) bool { return between(share(s.Lost, s), 0.015, 0.05) },
 		"bursty": func(s StreamTruth, _ *heard) bool { return between(share(s.Lost, s), 0.01, 0.1) },
 		"jittery": func(s StreamTruth, h *heard) bool {

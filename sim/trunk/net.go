@@ -20,6 +20,7 @@ type mediaPort struct {
 	rtp, rtcp *endpoint
 	name      string // who has it, for RTCP's CNAME
 	far       int64  // how long packets travel between it and the capture point, µs
+	unsteady  int64  // how much later than that they may come, µs
 }
 
 // network carries what the calls send.

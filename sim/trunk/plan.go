@@ -203,11 +203,11 @@ func (p *plan) port(x *party) *mediaPort {
 	m.name = x.user + "@" + x.domain
 	switch x.ep {
 	case p.e.hosts.carrier:
-		m.far = 8_000 + p.rng.Int64N(30_000)
+		m.far, m.unsteady = 8_000+p.rng.Int64N(30_000), 1_500
 	case p.e.hosts.phones:
-		m.far = 500 + p.rng.Int64N(4_000)
+		m.far, m.unsteady = 500+p.rng.Int64N(4_000), 400
 	default:
-		m.far = 0
+		m.far, m.unsteady = 0, 150
 	}
 	return m
 }

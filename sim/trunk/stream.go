@@ -23,17 +23,16 @@ type stream struct {
 	sound   sound
 	started bool
 	over    bool
-	quiet   bool  // sends nothing for now: on hold
-	dead    bool  // never sends anything: one-way audio
-	slot    bool  // has an event in the heap
-	next    int64 // nominal time of the next packet
-	n       int   // of the packet, for its sound
+	quiet   bool // sends nothing for now: on hold
+	dead    bool // never sends anything: one-way audio
+	slot    bool // has an event in the heap
+	n       int  // of the packet, for its sound
 
 	ssrc    uint32
 	seq     uint16
 	ts      uint32
 	last    int64 // when the latest delayed packet arrives
-	base    int64 // nominal time at which ts was
+	base    int64 // nominal time of the next packet, at which ts is
 	marker  bool
 	octets  uint32
 	sentN   uint32 // since the SSRC began
@@ -86,10 +85,10 @@ func (s *stream) start(e *engine, t int64) {
 	if !s.started {
 		s.base = t
 	}
-	s.started, s.quiet, s.next = true, false, s.base
+	s.started, s.quiet = true, false
 	if !s.slot {
 		s.slot = true
-		e.run(s, s.next)
+		e.run(s, s.base)
 	}
 }
 
@@ -107,8 +106,7 @@ func (s *stream) tick(e *engine, at int64) (next int64, more bool) {
 	s.n++
 	s.base += frame
 	s.ts += frameSize
-	s.next = s.base
-	return s.next, true
+	return s.base + s.rng.Int64N(s.src.unsteady+1), true
 }
 
 func (s *stream) sendAudio(e *engine, at int64) {

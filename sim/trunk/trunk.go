@@ -155,6 +155,14 @@ func (t *Trunk) do(f func()) bool {
 	return true
 }
 
+// view runs f, which only reads, on the trunk's goroutine, or after its end.
+func (t *Trunk) view(f func()) {
+	if !t.do(f) {
+		t.group.Wait()
+		f()
+	}
+}
+
 var errStopped = errors.New("placing a simulated call: the trunk has stopped")
 
 // Place starts one call of a script (see Scripts) with an audio profile (see Profiles; empty: clean) now.
@@ -190,7 +198,7 @@ type Stats struct {
 // Stats says what has been done so far.
 func (t *Trunk) Stats() Stats {
 	s := Stats{Packets: map[Kind]int64{}, Received: t.net.received.Load(), Unsent: t.net.unsent.Load(), Unheard: t.net.unheard.Load()}
-	t.do(func() { t.eng.stats(&s) })
+	t.view(func() { t.eng.stats(&s) })
 	return s
 }
 
@@ -204,7 +212,7 @@ func (e *engine) stats(s *Stats) {
 // Truths returns what happened in the last Options.Ledger calls that ended.
 func (t *Trunk) Truths() []Truth {
 	var out []Truth
-	t.do(func() { out = append(out, t.eng.truths[max(0, len(t.eng.truths)-t.opt.Ledger):]...) })
+	t.view(func() { out = append(out, t.eng.truths[max(0, len(t.eng.truths)-t.opt.Ledger):]...) })
 	return out
 }
 
