@@ -92,6 +92,62 @@ kcat -b 127.0.0.1:9092 -t cti.events.v1 · Ctrl-C ends`, "\n")
 	}
 }
 
+// quality is a report on one stream of the call that it reports on.
+func quality(of core.Item, connection string, q call.Quality) core.Item {
+	e := *of.Event
+	e.Type, e.ConnectionID, e.Quality = call.MediaQuality, connection, &q
+	e.Time.AgeMS = 9000
+	return core.Item{Stream: core.StreamEvents, Event: &e}
+}
+
+// The audio of the worst stream has its columns as soon as any is measured; narrow terminals have less of it.
+func TestPictureWithAudio(t *testing.T) {
+	now := start
+	active := func(id, number string) core.Item {
+		return item(id, call.StateActive, func(c *call.Call) { c.From = &call.Address{Number: number} })
+	}
+	a, b, c, d := active("a", "1"), active("b", "2"), active("c", "3"), active("d", "4")
+	tab := table(t, &now, a, b, c, d,
+		quality(a, "x", call.Quality{Direction: call.FromParty, MOS: 2.0, LossPercent: 30}), // an older report
+		quality(a, "x", call.Quality{Direction: call.FromParty, MOS: 4.41}),
+		quality(a, "y", call.Quality{Direction: call.ToParty, MOS: 3.46, LossPercent: 2.25}),
+		quality(b, "x", call.Quality{Direction: call.FromParty, MOS: 4.41}),
+		quality(b, "x", call.Quality{Direction: call.ToParty, Flags: []string{call.FlagOneWay}}),
+		quality(c, "x", call.Quality{Direction: call.FromParty, Flags: []string{call.FlagNoMedia}}),
+	)
+	for width, want := range map[int]string{
+		80: `
+STATE     SWITCH  CALLER       DIALED       QUEUE   AGENT      MOS   AGE     LAG
+active    pbx1    1            1001                            3.5  0:10  1.2 ms
+active    pbx1    2            1001                          1-way  0:10  1.2 ms
+active    pbx1    3            1001                           none  0:10  1.2 ms
+active    pbx1    4            1001                                 0:10  1.2 ms`,
+		100: `
+STATE     SWITCH   CALLER          DIALED         QUEUE     AGENT        MOS   LOSS   AGE     LAG
+active    pbx1     1               1001                                  3.5   2.2%  0:10  1.2 ms
+active    pbx1     2               1001                                1-way   0.0%  0:10  1.2 ms
+active    pbx1     3               1001                                 none         0:10  1.2 ms
+active    pbx1     4               1001                                              0:10  1.2 ms`,
+	} {
+		got := strings.Join(tab.Render(view(width, 24, now))[5:10], "\n")
+		if got != want[1:] {
+			t.Errorf("%d columns: got\n%s\nwant%s", width, got, want)
+		}
+	}
+	v := view(100, 24, now)
+	v.Color = true
+	if got := strings.Join(tab.Render(v), "\n"); !strings.Contains(got, "\x1b[33m  3.5") || !strings.Contains(got, "\x1b[31m1-way") || !strings.Contains(got, "\x1b[33m  2.2%") {
+		t.Errorf("bad audio does not stand out: %q", got)
+	}
+	var many []core.Item
+	for i := range 100 {
+		many = append(many, quality(d, fmt.Sprint(i), call.Quality{Direction: call.FromParty, MOS: 4}))
+	}
+	if err := tab.Write(context.Background(), many); err != nil || len(tab.calls["d"].heard) != maxHearings {
+		t.Errorf("%v, %d reports kept", err, len(tab.calls["d"].heard))
+	}
+}
+
 func TestEveryPictureFits(t *testing.T) {
 	now := start
 	var items []core.Item
@@ -101,6 +157,7 @@ func TestEveryPictureFits(t *testing.T) {
 			c.Queue = &call.Queue{ID: "queue with a name that does not fit either"}
 		}))
 	}
+	items = append(items, quality(items[0], "x", call.Quality{MOS: 4.4, LossPercent: 100}))
 	tab := table(t, &now, items...)
 	for w := 1; w <= 200; w += 3 {
 		for h := 1; h <= 60; h += 3 {

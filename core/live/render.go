@@ -49,7 +49,7 @@ func (t *Table) Render(v View) []string {
 		head, foot = head[:1], nil
 		room = v.Height - 2
 	}
-	cols := columns(v.Width)
+	cols := columns(v.Width, t.audible)
 	lines := append(head, p.in(bold, headings(cols)))
 	body := t.body(v, p, cols, max(0, room), active)
 	lines = append(lines, body...)
@@ -158,7 +158,7 @@ type column struct {
 }
 
 // columns lays the table out for a width.
-func columns(width int) []column {
+func columns(width int, audible bool) []column {
 	cols := []column{
 		{title: "STATE", width: 9},
 		{title: "SWITCH", width: 7, share: 2},
@@ -169,9 +169,27 @@ func columns(width int) []column {
 		{title: "AGE", width: 5, right: true},
 		{title: "LAG", width: 7, right: true},
 	}
-	spare, shares := width-(len(cols)-1), 0
+	if audible {
+		cols = slices.Insert(cols, len(cols)-2, column{title: "MOS", width: 5, right: true}, column{title: "LOSS", width: 6, right: true})
+	}
+	for len(cols) > 1 && total(cols) > width {
+		drop := len(cols) - 1
+		for _, first := range []string{"SWITCH", "LOSS"} {
+			if i := slices.IndexFunc(cols, func(c column) bool { return c.title == first }); i >= 0 {
+				drop = i
+			}
+		}
+		cols = slices.Delete(cols, drop, drop+1)
+	}
+	widen(cols, width)
+	cols[0].width = min(cols[0].width, width)
+	return cols
+}
+
+// widen shares out the width that is left.
+func widen(cols []column, width int) {
+	spare, shares := width-total(cols), 0
 	for _, c := range cols {
-		spare -= c.width
 		shares += c.share
 	}
 	spare = min(spare, 60) // wider than this, a line is hard to follow
@@ -180,15 +198,6 @@ func columns(width int) []column {
 			cols[i].width += spare * cols[i].share / shares
 		}
 	}
-	for len(cols) > 1 && total(cols) > width {
-		drop := len(cols) - 1
-		if cols[1].title == "SWITCH" {
-			drop = 1
-		}
-		cols = slices.Delete(cols, drop, drop+1)
-	}
-	cols[0].width = min(cols[0].width, width)
-	return cols
 }
 
 func total(cols []column) int {
@@ -247,27 +256,18 @@ func (t *Table) lines(v View, p painter, cols []column, rows []*row) []string {
 }
 
 func (r *row) line(now time.Time, p painter, cols []column) string {
-	state, code := r.word()
 	parts := make([]string, 0, len(cols))
 	for _, c := range cols {
-		text := r.cell(c.title, now)
-		if c.title == "STATE" {
-			text = state
-		}
+		text, code := r.cell(c.title, now)
 		if c.right {
 			text = padLeft(text, c.width)
 		} else {
 			text = pad(text, c.width)
 		}
-		switch {
-		case !r.endedAt.IsZero() && c.title != "STATE":
-			text = p.in(dim, text)
-		case c.title == "STATE":
-			text = p.in(code, text)
-		case c.title == "LAG" && r.lag > 1000:
-			text = p.in(yellow, text)
+		if !r.endedAt.IsZero() && c.title != "STATE" {
+			code = dim
 		}
-		parts = append(parts, text)
+		parts = append(parts, p.in(code, text))
 	}
 	return strings.TrimRight(strings.Join(parts, " "), " ")
 }
@@ -296,27 +296,37 @@ func (r *row) word() (string, string) {
 	return string(r.call.State), cyan
 }
 
-func (r *row) cell(title string, now time.Time) string {
+// cell is what stands under a title, and the colour for it.
+func (r *row) cell(title string, now time.Time) (text, code string) {
 	c := r.call
 	switch title {
+	case "STATE":
+		return r.word()
 	case "SWITCH":
-		return c.Switch.ID
+		return c.Switch.ID, ""
 	case "CALLER":
-		return who(c.From)
+		return who(c.From), ""
 	case "DIALED":
-		return who(c.To)
+		return who(c.To), ""
 	case "QUEUE":
 		if c.Queue != nil {
-			return c.Queue.ID
+			return c.Queue.ID, ""
 		}
 	case "AGENT":
-		return agent(c)
+		return agent(c), ""
+	case "MOS":
+		return r.mos()
+	case "LOSS":
+		return r.loss()
 	case "AGE":
-		return clock(r.age(now))
+		return clock(r.age(now)), ""
 	case "LAG":
-		return span(r.lag)
+		if r.lag > 1000 {
+			code = yellow
+		}
+		return span(r.lag), code
 	}
-	return ""
+	return "", ""
 }
 
 func who(a *call.Address) string {

@@ -29,6 +29,7 @@ type Table struct {
 	missed  uint64 // calls not kept because of maxCalls
 	events  uint64
 	samples []sample // recent event counts, for the rate
+	audible bool     // some call's audio has been measured
 }
 
 type row struct {
@@ -38,6 +39,7 @@ type row struct {
 	first   time.Time // when we first saw it
 	endedAt time.Time
 	onLine  bool
+	heard   []hearing
 }
 
 type sample struct {
@@ -96,7 +98,13 @@ func (t *Table) see(e *call.Event, now time.Time) {
 		t.order = append(t.order, e.CallID)
 		t.active++
 	}
-	r.call, r.offset, r.lag = e.Call, e.Time.OffsetMS, e.Time.AgeMS
+	r.call = e.Call
+	if e.Type == call.MediaQuality && e.Quality != nil { // made at an interval's end: its age is no lag
+		t.audible = true
+		r.hear(e)
+	} else {
+		r.offset, r.lag = e.Time.OffsetMS, e.Time.AgeMS
+	}
 	over := e.Call.State == call.StateEnded || e.Type == call.CallMerged
 	if over && r.endedAt.IsZero() {
 		r.endedAt = now
