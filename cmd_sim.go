@@ -10,6 +10,7 @@ import (
 
 	"github.com/ctigate/ctigate/configs"
 	"github.com/ctigate/ctigate/sim"
+	"github.com/ctigate/ctigate/sim/trunk"
 )
 
 func newSim() *cobra.Command {
@@ -21,7 +22,7 @@ for the same seed, with faults to order. It speaks the switch's own protocols an
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newSimAsterisk(), newSimFreeSWITCH(), newSimPlay(), newSimScripts())
+	cmd.AddCommand(newSimAsterisk(), newSimFreeSWITCH(), newSimSIP(), newSimPlay(), newSimScripts())
 	return cmd
 }
 
@@ -135,6 +136,16 @@ func newSimScripts() *cobra.Command {
 			mix := sim.DefaultMix()
 			var b strings.Builder
 			for _, name := range sim.Scripts() {
+				fmt.Fprintf(&b, "%-28s weight %d unless told otherwise\n", name, mix[name])
+			}
+			b.WriteString("\nof the SIP trunk:\n")
+			mix = trunk.DefaultMix()
+			for _, name := range trunk.Scripts() {
+				fmt.Fprintf(&b, "%-28s weight %d unless told otherwise\n", name, mix[name])
+			}
+			b.WriteString("\nof its audio, for --media:\n")
+			mix = trunk.DefaultMedia()
+			for _, name := range trunk.Profiles() {
 				fmt.Fprintf(&b, "%-28s weight %d unless told otherwise\n", name, mix[name])
 			}
 			_, err := fmt.Fprint(cmd.OutOrStdout(), b.String())
