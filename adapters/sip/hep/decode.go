@@ -55,8 +55,8 @@ const (
 	frameHeader = 6 // "HEP3" and the length
 	chunkHeader = 6 // vendor, type, length
 
-	maxCorrelation  = 512  // bytes of a correlation id that is kept; a longer one is taken for none
-	maxCorrelations = 4096 // ids remembered, so that the packets of one call share one string
+	maxCorrelation  = 256 // bytes of a correlation id that is kept; a longer one is taken for none
+	maxCorrelations = 512 // ids remembered, so that the packets of one call share one string; each connection has its own
 
 	// maxAhead is how far a capture time may lie ahead of our clock before it is taken for wrong, in microseconds.
 	maxAhead = 3600 * call.Second
