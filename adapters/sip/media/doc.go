@@ -22,13 +22,14 @@
 // # Jitter
 //
 // JitterMS is the mean, and MaxJitterMS the largest, of the interarrival jitter (RFC 3550, A.8) after each packet, in
-// arithmetic modulo 2^32. As in Wireshark, a packet is compared with the latest one in time order, so that a reordered
-// packet disturbs once and not twice; and talkspurts' first packets (marker), comfort noise and the packet after it,
-// and reordered packets count in neither mean nor maximum.
+// arithmetic modulo 2^32. Packets are compared in the order of their arrival, duplicates and reordered ones too. As in
+// Wireshark, talkspurts' first packets (marker), comfort noise and the packet after it change the jitter but count in
+// neither its mean nor its maximum.
 //
 // Unlike there, telephone events have no part in it: their timestamp stands still (RFC 4733, 2.2.1), so that Wireshark
 // shows jitter of the length of each digit after it. Nor have jumps: a restart, a new clock rate (RFC 7160) or a
-// difference of transit of more than 3 s begins anew, where Wireshark shows jitter of minutes.
+// difference of transit of more than 3 s begins anew, where Wireshark shows jitter of minutes. The comparison is with
+// Wireshark 4.0; later ones compare a packet with the latest in time order, which makes less of reordering.
 //
 // # Late packets
 //

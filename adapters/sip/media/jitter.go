@@ -19,7 +19,7 @@ const (
 
 // clock compares arrival with timestamps.
 type clock struct {
-	at      call.Time // arrival of the reference: the latest audio packet in time order
+	at      call.Time // arrival of the reference: the audio packet before
 	ts      uint32    // its timestamp
 	rate    uint32    // its clock rate
 	seq     uint16    // its sequence number

@@ -267,20 +267,17 @@ func (s *Stream) time(at call.Time, h *header, p place, follows bool) (regular, 
 		return false, false
 	}
 	c.jitter += (max(d, -d) - c.jitter) / 16
-	step := int32(h.ts - c.ts)
-	regular = step >= 0 && !h.marker && pl.kind == audio && !comfort(s.lastPT)
+	regular = !h.marker && pl.kind == audio && !comfort(s.lastPT)
 	if regular && follows && h.seq == c.seq+1 {
-		c.vote(uint32(step))
+		c.vote(h.ts - c.ts)
 	}
 	transit := c.transit + d
-	if p == ahead || step >= 0 {
-		c.refer(at, h, pl, transit)
-	}
+	c.refer(at, h, pl, transit)
 	return regular, p != duplicate && c.follow(transit) > s.opt.buffer()
 }
 
 // average takes the jitter after a packet into its mean. Packets that say nothing of it (talkspurts' first, comfort
-// noise, events, late ones) take part as if they had the mean, as in Wireshark.
+// noise and what follows it, events) take part as if they had the mean, as in Wireshark.
 func (s *Stream) average(regular bool) {
 	w := &s.whole
 	switch {
