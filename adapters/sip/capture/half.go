@@ -31,6 +31,8 @@ func (p *piece) length() int { return len(p.data) + p.missing }
 type half struct {
 	known     bool   // next is
 	closed    bool   // its FIN came, after everything before it
+	begun     bool   // something else than line ends was sent
+	other     bool   // and it was no SIP
 	next      uint32 // sequence number of the next byte
 	framer    *framer.Framer
 	held      []piece // segments that came too early, by sequence number
@@ -56,7 +58,14 @@ func (h *half) refuted() bool {
 		return false
 	}
 	st := h.framer.Stats()
-	return st.Messages == 0 && st.Skipped > 0
+	return h.other || st.Messages == 0 && st.Skipped > 0
+}
+
+// begin looks at the first bytes of a direction.
+func (h *half) begin(data []byte) {
+	if data = bytes.TrimLeft(data, "\r\n"); len(data) > 0 {
+		h.begun, h.other = true, framer.Start(data) == framer.No
+	}
 }
 
 func (h *half) cost() int {
@@ -77,6 +86,7 @@ func (s *streams) open(h *half, seq uint32, joined bool) {
 	}
 	*h = half{known: true, next: seq, framer: framer.New(s.opt.MaxMessage)}
 	if joined {
+		h.begun = true
 		h.framer.Gap()
 	}
 }
@@ -135,7 +145,12 @@ func (s *streams) jump(h *half, seq uint32) {
 func (s *streams) feed(h *half, p piece) {
 	old := -h.ahead(p.seq)
 	data := p.data[min(old, len(p.data)):]
-	h.framer.Write(data, s.message)
+	if !h.begun {
+		h.begin(data)
+	}
+	if !h.other {
+		h.framer.Write(data, s.message)
+	}
 	h.next = p.seq + uint32(p.length())
 	if p.missing > 0 {
 		s.d.stats.Gaps++

@@ -172,15 +172,19 @@ func (f *Framer) start(b []byte) (int, bool) {
 	return 0, true
 }
 
-// keepAlive is how many line ends b begins with.
+// keepAlive is how many bytes of line ends b begins with.
 func (f *Framer) keepAlive(b []byte) int {
-	n := 0
+	n, ends := 0, uint64(0)
 	for n < len(b) && (b[n] == '\r' || b[n] == '\n') {
 		if b[n] == '\n' {
-			f.stats.KeepAlives++
+			ends++
 		}
 		n++
 	}
+	if f.lost { // those of some message
+		return f.skip(n)
+	}
+	f.stats.KeepAlives += ends
 	return n
 }
 
