@@ -110,10 +110,8 @@ func (e *engine) repeatLater(tx *transaction, wait time.Duration, now time.Time)
 	tx.wait = wait
 	tx.repeat = e.timers.start(now.Add(wait), func(now time.Time) {
 		if !now.Before(tx.ended) {
-			e.quiet(tx)
-			if tx.session != nil {
-				e.unacknowledged(tx.session, now)
-			}
+			e.tx.remove(tx)
+			e.over(tx, now)
 			return
 		}
 		tx.send()
@@ -134,7 +132,17 @@ func (e *engine) quiet(tx *transaction) {
 // forget takes out transactions that are over.
 func (e *engine) forget(now time.Time) {
 	for tx := e.tx.expired(now); tx != nil; tx = e.tx.expired(now) {
-		e.quiet(tx)
+		e.over(tx, now)
+	}
+}
+
+// over ends a transaction: an accepted INVITE whose answer is still being repeated then was never acknowledged.
+func (e *engine) over(tx *transaction, now time.Time) {
+	open := tx.session != nil && tx.session.accepted == tx
+	e.quiet(tx)
+	if open {
+		tx.session.accepted = nil
+		e.unacknowledged(tx.session, now)
 	}
 }
 
