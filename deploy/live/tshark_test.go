@@ -68,9 +68,9 @@ func tshark(t *testing.T, file string) []tsharkStream {
 	return streams
 }
 
-// measure reads a capture as ctigate does, and measures each SSRC by itself, as Wireshark does, and each direction as a
+// measureRTP reads a capture as ctigate does, and measures each SSRC by itself, as Wireshark does, and each direction as a
 // whole (its key has no SSRC).
-func measure(t *testing.T, file string, formats []media.Format) map[string]*call.Quality {
+func measureRTP(t *testing.T, file string, formats []media.Format) map[string]*call.Quality {
 	t.Helper()
 	streams := map[string]*media.Stream{}
 	take := func(key string, p *wire.Packet) {
@@ -161,7 +161,7 @@ func TestRTPAgreesWithTsharkOnRecordings(t *testing.T) {
 		for _, scenario := range []string{"lossy_media", "codec_change", "inbound_answered_caller_hangup"} {
 			t.Run(sw+"/"+scenario, func(t *testing.T) {
 				file := filepath.Join("../../adapters/adaptertest/traces", sw, scenario, "sip-rtp.pcap.gz")
-				ours := measure(t, file, nil)
+				ours := measureRTP(t, file, nil)
 				for _, s := range tshark(t, file) {
 					sameLoss(t, s, ours[s.key])
 					sameJitter(t, s, ours[s.key])
@@ -490,7 +490,7 @@ func TestRTPAgreesWithTsharkOnMadeCaptures(t *testing.T) {
 			m := newMade(uint64(i))
 			c.run(m)
 			file := m.write(t, "made", nil)
-			ours := measure(t, file, madeFormats)
+			ours := measureRTP(t, file, madeFormats)
 			var packets, lost int64
 			for _, s := range tshark(t, file) {
 				sameLoss(t, s, ours[s.key])
@@ -517,7 +517,7 @@ func TestRTPWithDTMFAgainstTshark(t *testing.T) {
 	m.send(60)
 	all := m.write(t, "digits", nil)
 	audio := m.write(t, "audio", func(p []byte) bool { return len(p) < 2 || p[1]&0x7f != 101 })
-	ours := measure(t, all, madeFormats)
+	ours := measureRTP(t, all, madeFormats)
 	with, without := tshark(t, all)[0], tshark(t, audio)[0]
 	sameLoss(t, with, ours[with.key])
 	sameJitter(t, without, ours[without.key])
@@ -536,7 +536,7 @@ func TestRTPRestartAgainstTshark(t *testing.T) {
 	m.send(300)
 	file := m.write(t, "restart", nil)
 	s := tshark(t, file)[0]
-	q := measure(t, file, madeFormats)[s.key]
+	q := measureRTP(t, file, madeFormats)[s.key]
 	if q.Packets != 600 || q.Lost != 0 || q.Restarts != 1 || q.MaxJitterMS > 0.01 {
 		t.Errorf("%d packets, %d lost, %d restarts, jitter at most %.3f ms", q.Packets, q.Lost, q.Restarts, q.MaxJitterMS)
 	}
