@@ -148,7 +148,7 @@ func (p *pcapng) known(kind uint32, b []byte, f *frame) (bool, error) {
 // describe is an Interface Description Block.
 func (p *pcapng) describe(b []byte) error {
 	if len(b) < 8 {
-		return short("interface")
+		return short("an interface")
 	}
 	if len(p.ifaces) >= maxInterfaces {
 		return fmt.Errorf("more than %d interfaces", maxInterfaces)
@@ -172,13 +172,13 @@ func (p *pcapng) describe(b []byte) error {
 }
 
 func short(kind string) error {
-	return fmt.Errorf("a %s block that is too short for its fields: the file is damaged", kind)
+	return fmt.Errorf("%s block that is too short for its fields: the file is damaged", kind)
 }
 
 // packet is an Enhanced Packet Block, or the Packet Block it replaced.
 func (p *pcapng) packet(kind uint32, b []byte, f *frame) error {
 	if len(b) < 20 {
-		return short("packet")
+		return short("a packet")
 	}
 	id := p.order.Uint32(b)
 	if kind == blockPacketOld {
@@ -192,7 +192,7 @@ func (p *pcapng) packet(kind uint32, b []byte, f *frame) error {
 		return tooLarge(captured)
 	}
 	if int(captured) > len(b)-20 {
-		return short("packet")
+		return short("a packet")
 	}
 	i := &p.ifaces[id]
 	p.last = i.time(uint64(p.order.Uint32(b[4:]))<<32 | uint64(p.order.Uint32(b[8:])))
@@ -204,7 +204,7 @@ func (p *pcapng) packet(kind uint32, b []byte, f *frame) error {
 // simple is a Simple Packet Block. It has no time: that of the packet before it is taken.
 func (p *pcapng) simple(b []byte, f *frame) error {
 	if len(b) < 4 {
-		return short("simple packet")
+		return short("a simple packet")
 	}
 	if len(p.ifaces) == 0 {
 		return errors.New("a simple packet before any interface")
