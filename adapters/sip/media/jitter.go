@@ -24,7 +24,7 @@ type clock struct {
 	rate    uint32    // its clock rate
 	seq     uint16    // its sequence number
 	set     bool      // there is a reference
-	step    uint32    // timestamp units of a packet, by majority
+	step    uint32    // length of a packet, µs, by majority
 	votes   uint32
 	jitter  float64 // ms, RFC 3550, A.8
 	transit float64 // ms, of the reference, relative to the first packet
@@ -62,23 +62,18 @@ func (c *clock) follow(transit float64) float64 {
 	return excess
 }
 
-// vote settles the length of a packet by the timestamps of packets that follow each other.
-func (c *clock) vote(step uint32) {
+// vote settles the length of a packet by the timestamps of packets that follow each other; step is in µs.
+func (c *clock) vote(step uint64) {
 	switch {
-	case step == 0 || step > c.rate: // longer than a second
-	case step == c.step:
+	case step == 0 || step > uint64(call.Second): // longer than any packet
+	case step == uint64(c.step):
 		c.votes = min(c.votes+1, maxVotes)
 	case c.votes == 0:
-		c.step, c.votes = step, 1
+		c.step, c.votes = uint32(step), 1
 	default:
 		c.votes--
 	}
 }
 
 // ptime is the length of a packet in ms, 0 when it is not known.
-func (c *clock) ptime() float64 {
-	if c.rate == 0 {
-		return 0
-	}
-	return float64(c.step) * 1000 / float64(c.rate)
-}
+func (c *clock) ptime() float64 { return float64(c.step) / float64(call.Millisecond) }

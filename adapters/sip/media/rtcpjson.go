@@ -11,6 +11,8 @@ const (
 	ntpEpoch = 2208988800
 	// maxJSON bounds the JSON that is decoded: a report with 31 blocks has 6 KB.
 	maxJSON = 64 << 10
+	// maxText is the longest text of SDES (RFC 3550, 6.5).
+	maxText = 255
 )
 
 // number is an integer as the agents write it: a number, a string, or an unsigned value that was printed as signed.
@@ -120,7 +122,7 @@ func ParseRTCPJSON(b []byte) (*RTCP, error) {
 	j.metricsInto(r)
 	for _, s := range j.SDES {
 		if s.Type == 1 && r.CNAME == "" {
-			r.CNAME = s.Text
+			r.CNAME = s.Text[:min(len(s.Text), maxText)]
 		}
 	}
 	return r, nil

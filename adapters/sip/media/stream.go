@@ -269,7 +269,7 @@ func (s *Stream) time(at call.Time, h *header, p place, follows bool) (regular, 
 	c.jitter += (max(d, -d) - c.jitter) / 16
 	regular = !h.marker && pl.kind == audio && !comfort(s.lastPT)
 	if regular && follows && h.seq == c.seq+1 {
-		c.vote(h.ts - c.ts)
+		c.vote(uint64(float64(h.ts-c.ts)*pl.tick*1000 + 0.5))
 	}
 	transit := c.transit + d
 	c.refer(at, h, pl, transit)

@@ -520,6 +520,33 @@ func TestPtime(t *testing.T) {
 	}
 }
 
+// The length is right at once after a change of the clock rate.
+func TestPtimeAfterCodecChange(t *testing.T) {
+	s := newSender(t)
+	s.pt, s.step = 111, 960
+	s.send(300)
+	s.pt, s.step = 0, 160
+	s.send(20)
+	if q := s.stream.Report(s.at, false); q.PTimeMS != 20 {
+		t.Errorf("ptime %v", q.PTimeMS)
+	}
+}
+
+// Two sources that send through each other from one address: everything is counted, nothing is lost.
+func TestInterleavedSSRCs(t *testing.T) {
+	s := newSender(t)
+	for i := range 200 {
+		s.ssrc = uint32(1 + i%2)
+		s.put(uint16(i/2+5000*(i%2)), uint32(160*i), 0)
+		s.at += 10 * ms
+	}
+	q := s.final()
+	if q.Lost != 0 || q.Packets < 190 {
+		t.Errorf("%d packets, %d lost", q.Packets, q.Lost)
+	}
+	sane(t, q)
+}
+
 func TestNotRTP(t *testing.T) {
 	good := raw(0, false, 1, 1, 1, make([]byte, 160))
 	with := func(first byte, rest ...byte) []byte { return append(append([]byte{first}, good[1:12]...), rest...) }
