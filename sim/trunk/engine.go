@@ -119,8 +119,9 @@ func (e *engine) send(k Kind, src *endpoint, dst *endpoint, callID string, b []b
 	}
 }
 
-// begin starts the arrivals at time t.
+// begin lets the phones log in at time t and starts the arrivals.
 func (e *engine) begin(t int64) {
+	e.registers(t)
 	if e.opt.Rate > 0 && len(e.mix.names) > 0 {
 		e.at(t+e.gap(), e.arrive)
 	}

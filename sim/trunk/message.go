@@ -37,7 +37,8 @@ type dialog struct {
 	id       string
 	uac, uas *party
 	rng      *rand.Rand
-	tagged   bool // the callee's tag is known
+	target   string // of its requests; empty: the other end's contact
+	tagged   bool   // the callee's tag is known
 }
 
 // content is a message's own headers and its body.
@@ -103,6 +104,9 @@ func (d *dialog) write(from *party, method, branch string, cseq int, c content) 
 	}
 	m := &message{d: d, method: method, from: from, to: to, branch: branch, cseq: cseq}
 	m.target = "sip:" + to.user + "@" + to.ep.addr.String()
+	if d.target != "" {
+		m.target = d.target
+	}
 	m.via = "SIP/2.0/UDP " + from.ep.addr.String() + ";rport;branch=" + branch
 	m.fromH, m.toHdr = from.nameAddr()+";tag="+from.tag, to.nameAddr()
 	if d.tagged || from == d.uas {
@@ -136,7 +140,11 @@ func (m *message) reply(code int, reason string, c content) []byte {
 	fmt.Fprintf(&b, "SIP/2.0 %d %s\r\nVia: %s\r\nFrom: %s\r\nTo: %s\r\nCall-ID: %s\r\nCSeq: %d %s\r\n",
 		code, reason, via, m.fromH, to, m.d.id, m.cseq, m.method)
 	if code > 100 && code < 300 && m.method != "BYE" && m.method != "CANCEL" {
-		b.WriteString("Contact: " + m.to.contact() + "\r\n")
+		contact := m.to.contact()
+		if m.method == "REGISTER" {
+			contact = m.from.contact()
+		}
+		b.WriteString("Contact: " + contact + "\r\n")
 	}
 	b.WriteString("Server: " + m.to.software + "\r\n")
 	return finish(&b, c)

@@ -165,9 +165,13 @@ func (p *plan) ack(l *leg, inv *message, c content) {
 	p.network()
 }
 
-// party makes one end; it has a media port from when it is in a leg.
+// party makes one end; it has a media port from when it is in a leg. Phones are users of the PBX.
 func (p *plan) party(ep *endpoint, user, name, software string) *party {
-	return &party{ep: ep, user: user, name: name, domain: ep.addr.Addr().String(), software: software, tag: token(p.rng, 10),
+	domain := ep.addr.Addr().String()
+	if ep == p.e.hosts.phones {
+		domain = p.e.hosts.pbx.addr.Addr().String()
+	}
+	return &party{ep: ep, user: user, name: name, domain: domain, software: software, tag: token(p.rng, 10),
 		cseq: 1 + p.rng.IntN(500), session: 1_000_000 + p.rng.Uint64N(1_000_000_000)}
 }
 

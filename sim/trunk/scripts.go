@@ -290,7 +290,7 @@ func (p *plan) lateOffer() {
 	p.wait("ring")
 	p.pickUp(b)
 	p.answer = true
-	p.truth.AnsweredAt, p.truth.SIPCode, p.truth.Outcome = p.now(), 200, call.Answered
+	p.truth.SIPCode, p.truth.Outcome = 200, call.Answered
 	p.truth.Codec, p.truth.CodecsSeen = p.codec.String(), []string{p.codec.String()}
 	p.tell(a.inv, 200, "OK", withSDP(p.offerSDP(a.uas), "Require: timer", p.timer()))
 	p.ack(a, a.inv, withSDP(p.answerSDP(a.uac)))

@@ -25,7 +25,7 @@ type Truth struct {
 	Outcome     call.Outcome
 	SIPCode     int    // final answer to the caller
 	Q850        int    // cause of a call that failed
-	HangupBy    string // caller, switch, an agent's id or the outside party's number; empty when nobody did (Died)
+	HangupBy    string // caller (one from outside), switch, an agent's id or the number called; empty when nobody did (Died)
 	Digits      string
 	Holds       []Hold
 	Transfers   []Transfer
@@ -35,7 +35,7 @@ type Truth struct {
 	EarlyMedia  bool
 	Died        bool      // both ends fell silent without a BYE
 	Started     time.Time // the caller's INVITE
-	AnsweredAt  time.Time // 200 OK to the caller
+	AnsweredAt  time.Time // the first agent's or outside party's 200 OK
 	Ended       time.Time // BYE, or the final answer, on the caller's leg; for Died the last packet
 	SpoofedBYEs int
 	Malformed   int // messages that are no SIP
@@ -45,7 +45,7 @@ type Truth struct {
 // Hold is an agent's putting the caller on hold.
 type Hold struct {
 	By       string
-	From, To time.Time // when the phone asked for it, and for the retrieval
+	From, To time.Time // when the PBX agreed to it, and to the retrieval
 }
 
 // Transfer is one party passing the call on.

@@ -108,8 +108,16 @@ func (p *plan) alerts(a, b *leg) {
 
 // pickUp lets a phone answer: who is talking now is in the truth.
 func (p *plan) pickUp(b *leg) {
+	p.answers()
 	p.accept(b, withSDP(p.answerSDP(b.uas), "Require: timer", p.timer()))
 	p.truth.AnsweredBy = append(p.truth.AnsweredBy, b.uas.user)
+}
+
+// answers notes when the first party answered.
+func (p *plan) answers() {
+	if p.truth.AnsweredAt.IsZero() {
+		p.truth.AnsweredAt = p.now()
+	}
 }
 
 // connect lets the PBX answer the caller.
@@ -118,7 +126,7 @@ func (p *plan) connect(a *leg) {
 		return
 	}
 	p.answer = true
-	p.truth.AnsweredAt, p.truth.SIPCode, p.truth.Outcome = p.now(), 200, call.Answered
+	p.truth.SIPCode, p.truth.Outcome = 200, call.Answered
 	p.truth.Codec, p.truth.CodecsSeen = p.codec.String(), []string{p.codec.String()}
 	p.accept(a, withSDP(p.answerSDP(a.uas), "Require: timer", p.timer()))
 }
@@ -183,6 +191,9 @@ func (p *plan) goodbye(a, b *leg, byCaller bool) {
 	const normal = "Reason: Q.850;cause=16;text=\"Normal call clearing\""
 	if byCaller {
 		p.truth.HangupBy = "caller"
+		if a.agent > 0 {
+			p.truth.HangupBy = a.uac.user
+		}
 		p.truth.Ended = p.hangsUp(a, a.uac)
 		p.hangsUp(b, b.uac, normal)
 		return
@@ -218,15 +229,17 @@ func (p *plan) spoof(a *leg) {
 	p.tell(m, 403, "Forbidden", content{})
 }
 
-// reinvite lets one end change the session; answered by the other.
-func (p *plan) reinvite(l *leg, by *party, offer, answer description) {
+// reinvite lets one end change the session, and returns when the other agreed.
+func (p *plan) reinvite(l *leg, by *party, offer, answer description) (agreed time.Time) {
 	other := l.uas
 	if by == l.uas {
 		other = l.uac
 	}
 	m := p.ask(l, by, "INVITE", withSDP(by.sdp(offer), allow))
+	agreed = p.now()
 	p.tell(m, 200, "OK", withSDP(other.sdp(answer)))
 	p.ack(l, m, content{})
+	return agreed
 }
 
 // holdStyle is how a phone puts a call on hold.
@@ -239,10 +252,10 @@ var holdStyles = []holdStyle{{offer: "sendonly", answer: "recvonly"}, {offer: "i
 
 // holds lets b's agent put the caller of a on hold, who hears music.
 func (p *plan) holds(a, b *leg, style holdStyle) {
-	p.truth.Holds = append(p.truth.Holds, Hold{By: b.uas.user, From: p.now()})
 	one := []codec{b.codec}
-	p.reinvite(b, b.uas, description{codecs: one, event: p.event, direction: style.offer, zero: style.zero},
+	agreed := p.reinvite(b, b.uas, description{codecs: one, event: p.event, direction: style.offer, zero: style.zero},
 		description{codecs: one, event: p.event, direction: style.answer})
+	p.truth.Holds = append(p.truth.Holds, Hold{By: b.uas.user, From: agreed})
 	p.hush(b.out)
 	if style.offer == "sendonly" {
 		p.set(b.back, func(s *stream) { s.sound = silence })
@@ -254,9 +267,8 @@ func (p *plan) holds(a, b *leg, style holdStyle) {
 
 // retrieves ends the hold.
 func (p *plan) retrieves(a, b *leg) {
-	p.truth.Holds[len(p.truth.Holds)-1].To = p.now()
 	both := description{codecs: []codec{b.codec}, event: p.event, direction: "sendrecv"}
-	p.reinvite(b, b.uas, both, both)
+	p.truth.Holds[len(p.truth.Holds)-1].To = p.reinvite(b, b.uas, both, both)
 	p.set(b.back, func(s *stream) { s.sound = speech })
 	p.resume(b.out)
 	p.resume(b.back)
