@@ -86,3 +86,40 @@ func TestRecordingsAgreeWithWireshark(t *testing.T) {
 		})
 	}
 }
+
+// Asterisk's own report about the stream it received, in the recording, says what is measured here of the same packets.
+func TestRecordedReportAgrees(t *testing.T) {
+	streams := map[uint32]*Stream{}
+	reports := 0
+	for _, d := range readPcap(t, "../../adaptertest/traces/asterisk/lossy_media/sip-rtp.pcap.gz") {
+		if ssrc, ok := SSRC(d.payload); ok {
+			if streams[ssrc] == nil {
+				streams[ssrc] = New(nil, d.at)
+			}
+			if _, err := streams[ssrc].RTP(d.at, d.payload); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !IsRTCP(d.payload) {
+			continue
+		}
+		r, err := ParseRTCP(d.payload, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range r.Blocks {
+			s := streams[r.Blocks[i].SSRC]
+			if s == nil || !s.Reported(d.at, &r.Blocks[i]) {
+				continue // of the call before
+			}
+			reports++
+			q := s.Report(d.at, true)
+			if q.Lost != q.Remote.Lost || math.Abs(s.clock.jitter-q.Remote.JitterMS) > 0.5 {
+				t.Errorf("%s: %d lost, jitter %.2f ms; Asterisk has %d and %.2f", q.Stream, q.Lost, s.clock.jitter, q.Remote.Lost, q.Remote.JitterMS)
+			}
+		}
+	}
+	if reports != 2 {
+		t.Errorf("%d reports about the streams of the call", reports)
+	}
+}
