@@ -13,6 +13,7 @@ import (
 
 	"github.com/ctigate/ctigate/adapters/ari"
 	"github.com/ctigate/ctigate/adapters/esl"
+	"github.com/ctigate/ctigate/adapters/sip"
 	"github.com/ctigate/ctigate/core"
 	"github.com/ctigate/ctigate/core/call"
 	"github.com/ctigate/ctigate/core/fresh"
@@ -23,23 +24,27 @@ type replayFlags struct {
 	kind, output, switchID, region string
 	variables                      []string
 	ivr                            string
+	pbx, correlate                 []string
+	view                           string
 }
 
 func newReplay() *cobra.Command {
 	var f replayFlags
 	cmd := &cobra.Command{
-		Use:   "replay --kind ari|esl PATH",
+		Use:   "replay --kind ari|esl|sip PATH",
 		Short: "Print what a recorded trace says, as JSON lines",
-		Long: `Read a trace folder (ari.jsonl with ami.jsonl, or esl.jsonl; plain or .gz) and print, one JSON object a line:
+		Long: `Read a trace folder (ari.jsonl with ami.jsonl, or esl.jsonl; plain or .gz) or a capture (pcap or pcapng, plain or
+.gz) and print, one JSON object a line:
 
-  events    every event, as a structured CloudEvent
+  events    every event, as a structured CloudEvent; for captures, what was measured of the audio too
   records   the record of every call that ended
   calls     every call as it stood last
 
 Nothing else goes to standard output, and two runs print the same bytes. What could not be read is summed up on
 standard error.`,
 		Example: `  ctigate replay --kind ari traces/asterisk/queue_answered
-  ctigate replay --kind esl traces/freeswitch/busy --output records | jq .outcome`,
+  ctigate replay --kind esl traces/freeswitch/busy --output records | jq .outcome
+  ctigate replay --kind sip trunk.pcap --output records | jq '.connections[] | {party, media}'`,
 		Args: cobra.ExactArgs(1),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
 			defer endOnSignal(cmd)()
@@ -47,14 +52,18 @@ standard error.`,
 		}),
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&f.kind, "kind", "", "what the trace was recorded from: `ari|esl`")
+	fl.StringVar(&f.kind, "kind", "", "what the trace was recorded from: `ari|esl|sip`")
 	fl.StringVar(&f.output, "output", "events", "what to print: `events|records|calls`")
 	fl.StringVar(&f.switchID, "switch-id", "replay", "switch `ID` to use in the output")
 	fl.StringVar(&f.region, "region", "", "ISO 3166 `REGION` that national numbers are read in, such as US")
-	fl.StringSliceVar(&f.variables, "variable", nil, "channel variable `NAME` to carry into attributes; may be repeated")
+	fl.StringSliceVar(&f.variables, "variable", nil, "channel variable, or header, `NAME` to carry into attributes; may be repeated")
 	fl.StringVar(&f.ivr, "ivr-variable", "", "channel variable `NAME` that holds the IVR menu path")
+	fl.StringSliceVar(&f.pbx, "pbx", nil, "sip: `ADDRESS` of a switch (IP, IP:port, CIDR); may be repeated, learned when left out")
+	fl.StringVar(&f.view, "view", sip.ViewAuto, "sip: what a dialog is, a switch's leg or a whole call: `auto|trunk`")
+	fl.StringSliceVar(&f.correlate, "correlation-header", nil, "sip: header `NAME` whose value is the same in both legs of a call; may be repeated")
 	_ = cmd.MarkFlagRequired("kind")
-	choices(cmd, "kind", "ari", "esl")
+	choices(cmd, "kind", "ari", "esl", "sip")
+	choices(cmd, "view", sip.ViewAuto, sip.ViewTrunk)
 	choices(cmd, "output", "events", "records", "calls")
 	return cmd
 }
@@ -78,7 +87,7 @@ func replay(ctx context.Context, path string, f replayFlags, out, errOut io.Writ
 		return fmt.Errorf("replaying %s: %w", path, err)
 	}
 	if p.dead > 0 {
-		fmt.Fprintf(errOut, "ctigate: replaying %s: %d lines could not be understood, the first: %s\n", printable(path), p.dead, p.firstDead)
+		fmt.Fprintf(errOut, "ctigate: replaying %s: %d lines or packets could not be understood, the first: %s\n", printable(path), p.dead, p.firstDead)
 	}
 	return nil
 }
@@ -109,6 +118,8 @@ func (p *replayer) read(path string, f replayFlags) (err error) {
 		err = ari.Replay(path, ari.ReplayOptions{IVRVariable: f.ivr, Variables: f.variables}, p)
 	case "esl":
 		err = esl.Replay(path, esl.ReplayOptions{IVRVariable: f.ivr, Variables: f.variables}, p)
+	case "sip":
+		err = sip.Replay(path, sip.ReplayOptions{PBX: f.pbx, View: f.view, CorrelationHeaders: f.correlate, Variables: f.variables}, p)
 	}
 	if err == nil {
 		return p.finish()
@@ -140,7 +151,7 @@ type replayer struct {
 func newReplayer(ctx context.Context, f replayFlags, out io.Writer) (*replayer, error) {
 	kind, ok := switchKinds[f.kind]
 	if !ok {
-		return nil, usageError{fmt.Errorf("replaying: --kind %q is unknown: use ari or esl", f.kind)}
+		return nil, usageError{fmt.Errorf("replaying: --kind %q is unknown: use ari, esl or sip", f.kind)}
 	}
 	if f.output != "events" && f.output != "records" && f.output != "calls" {
 		return nil, usageError{fmt.Errorf("replaying: --output %q is unknown: use events, records or calls", f.output)}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/ctigate/ctigate/adapters/ari"
 	"github.com/ctigate/ctigate/adapters/esl"
+	"github.com/ctigate/ctigate/adapters/sip"
 	"github.com/ctigate/ctigate/configs"
 	"github.com/ctigate/ctigate/core"
 	"github.com/ctigate/ctigate/sinks/file"
@@ -18,6 +19,7 @@ func kinds() configs.Kinds {
 		Switches: map[string]func() core.AdapterConfig{
 			"ari": func() core.AdapterConfig { return ari.NewConfig() },
 			"esl": func() core.AdapterConfig { return esl.NewConfig() },
+			"sip": func() core.AdapterConfig { return sip.NewConfig() },
 		},
 		Sinks: map[string]func() core.SinkConfig{
 			"kafka":  func() core.SinkConfig { return kafka.NewConfig() },
@@ -46,7 +48,7 @@ func newFileSink() *file.Config {
 }
 
 // switchKinds maps a configured kind to what the model calls such a switch.
-var switchKinds = map[string]string{"ari": "asterisk", "esl": "freeswitch"}
+var switchKinds = map[string]string{"ari": "asterisk", "esl": "freeswitch", "sip": "sip"}
 
 // configFlag adds -c, which is needed.
 func configFlag(cmd *cobra.Command, path *string) {

@@ -63,7 +63,7 @@ func TestExitCodesAndMessages(t *testing.T) {
 		{"check -c " + bad, exitUsage, `ctigate.yaml:3: log.level: "loud" must be one of`},
 		{"config print -c " + bad, exitUsage, "did you mean address?"},
 		{"replay --kind ari", exitUsage, "accepts 1 arg(s), received 0"},
-		{"replay --kind sip x", exitUsage, "use ari or esl"},
+		{"replay --kind isdn x", exitUsage, "use ari, esl or sip"},
 		{"replay --kind ari --output all x", exitUsage, "use events, records or calls"},
 		{"replay --kind ari --region Mars x", exitUsage, "no region"},
 		{"replay --kind ari /nowhere", exitFailed, "no such file or directory"},
@@ -161,7 +161,7 @@ func TestReplayUsesWhatItIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, out, errOut := cli(t, "replay", "--kind", "esl", dir)
-	if code != exitOK || out != "" || !strings.Contains(errOut, "1 lines could not be understood, the first: ") {
+	if code != exitOK || out != "" || !strings.Contains(errOut, "1 lines or packets could not be understood, the first: ") {
 		t.Errorf("exit %d, %q, %q", code, out, errOut)
 	}
 }

@@ -1,0 +1,414 @@
+package sip
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/ctigate/ctigate/adapters/sip/media"
+	"github.com/ctigate/ctigate/adapters/sip/sdp"
+	"github.com/ctigate/ctigate/adapters/sip/wire"
+	"github.com/ctigate/ctigate/core/call"
+)
+
+// flow is the audio that one side of a dialog sends to the other.
+type flow struct {
+	d      *dialog
+	from   side
+	dst    netip.AddrPort // where it is to go, by the receiver's description
+	rtcp   netip.AddrPort // where reports about the other direction are to go
+	src    netip.AddrPort // where it is to come from, by the sender's description; not valid before that is known
+	latch  netip.AddrPort // where it really comes from
+	stream *media.Stream
+	trip   *media.RoundTrip // shared by both directions
+
+	agreed    bool // the answer has come, and wants audio in this direction
+	foreign   bool // packets from elsewhere came for it
+	off       bool // left out by sampling
+	since     call.Time
+	due       call.Time // of the next report, by the capture's clock
+	atReport  uint64    // packets
+	lastHeard call.Time // by our clock
+	next      *flow     // to the same destination
+}
+
+// expect begins the flow towards the side that has described where it wants audio, before the other side has answered.
+func (e *engine) expect(d *dialog, to side, desc *sdp.Description) {
+	for i := range desc.Media {
+		m := &desc.Media[i]
+		if m.Kind == "audio" && m.Port != 0 && m.Addr.IsValid() {
+			f := e.flow(d, to.other(), m.Addr, m.RTCP)
+			if f != nil && !f.agreed {
+				f.stream.Negotiate(formats(m.Formats), m.Encryption != "")
+			}
+			return
+		}
+	}
+}
+
+// stream sets up both directions of what was agreed, sides by side.
+func (e *engine) stream(d *dialog, sides [2]*sdp.Side, agreed *sdp.Agreed) {
+	for s := range sides {
+		from, to := sides[s], sides[1-s]
+		if !to.Addr.IsValid() {
+			continue
+		}
+		f := e.flow(d, side(s), to.Addr, to.RTCP)
+		if f == nil {
+			continue
+		}
+		f.src = from.Addr
+		f.agreed = from.Direction == sdp.SendRecv || from.Direction == sdp.SendOnly
+		f.stream.Negotiate(formats(to.Formats), agreed.Encryption != "")
+		if e.m != nil {
+			f.since = e.m.at
+		}
+	}
+	if a, b := d.flows[uac], d.flows[uas]; a != nil && b != nil {
+		b.trip = a.trip
+	}
+}
+
+func formats(list []sdp.Format) []media.Format {
+	out := make([]media.Format, 0, len(list))
+	for _, f := range list {
+		out = append(out, media.Format{PayloadType: f.PayloadType, Codec: f.Codec, ClockRate: f.ClockRate})
+	}
+	return out
+}
+
+// flow returns the flow that side from sends, towards dst: a new one, or the one there is, moved.
+func (e *engine) flow(d *dialog, from side, dst, rtcp netip.AddrPort) *flow {
+	f := d.flows[from]
+	switch {
+	case f == nil:
+		if e.streams >= e.o.MaxStreams {
+			e.out.Count("streams_full", 1)
+			return nil
+		}
+		f = &flow{d: d, from: from, trip: &media.RoundTrip{}, stream: media.New(&e.measure, e.now-e.lag)}
+		f.since, f.due = e.now-e.lag, e.now-e.lag+e.interval()
+		d.flows[from] = f
+		e.streams++
+	case f.dst == dst:
+		return f
+	default:
+		e.unfile(f)
+		f.latch = netip.AddrPort{}
+	}
+	f.dst, f.rtcp = dst, rtcp
+	f.off = !e.measured(f)
+	e.file(f)
+	return f
+}
+
+func (e *engine) interval() call.Time { return call.Time(e.o.Quality.Interval.Microseconds()) }
+
+func (e *engine) file(f *flow) {
+	f.next = e.flows[f.dst]
+	e.flows[f.dst] = f
+}
+
+func (e *engine) unfile(f *flow) {
+	for p := e.flows[f.dst]; p != nil; p = p.next {
+		switch {
+		case p == f && f.next == nil:
+			delete(e.flows, f.dst)
+		case p == f:
+			e.flows[f.dst] = f.next
+		case p.next == f:
+			p.next = f.next
+		default:
+			continue
+		}
+		break
+	}
+	f.next = nil
+}
+
+// measured reports whether f is among the streams that are measured while there are too many packets for all.
+func (e *engine) measured(f *flow) bool {
+	h := newDigest().text(f.d.callID).number(uint64(f.from))
+	h ^= h >> 32
+	return e.sampling == 0 || h&(1<<e.sampling-1) == 0
+}
+
+// maxSampling is one stream in 1024.
+const maxSampling = 10
+
+// sample sets how many streams are measured: one in 1<<level. What is left out reports nothing any more.
+func (e *engine) sample(level uint) {
+	if level = min(level, maxSampling); level == e.sampling {
+		return
+	}
+	e.sampling = level
+	for _, f := range e.flows {
+		for ; f != nil; f = f.next {
+			f.off = f.off || !e.measured(f)
+		}
+	}
+}
+
+// rtp takes one RTP packet.
+func (e *engine) rtp(p *wire.Packet) {
+	f := e.flows[p.Dst]
+	if f == nil {
+		e.out.Count("rtp_of_no_call", 1)
+		return
+	}
+	e.heardRTP = p.Received
+	if f.next != nil || f.latch != p.Src {
+		if f = f.choose(p.Src); f == nil {
+			e.out.Count("rtp_unexpected_source", 1)
+			return
+		}
+	}
+	if f.off {
+		return
+	}
+	f.lastHeard = p.Received
+	ev, err := f.stream.RTP(p.At, p.Payload)
+	if err != nil {
+		e.out.Count("invalid_rtp", 1)
+		return
+	}
+	if ev != nil {
+		e.heard(f, ev.Digits, p)
+	}
+}
+
+// choose picks, among the flows to one destination, the one that src may send: where its description says, or, behind a
+// NAT, from the address that its signalling comes from. Once a source has sent, it alone counts, unless it falls silent.
+func (f *flow) choose(src netip.AddrPort) *flow {
+	var fallback *flow
+	for x := f; x != nil; x = x.next {
+		if x.latch == src {
+			return x
+		}
+		if fallback == nil && x.accepts(src) {
+			fallback = x
+		}
+		if x.src == src {
+			fallback = x
+		}
+	}
+	if fallback == nil {
+		for x := f; x != nil; x = x.next {
+			x.foreign = true
+		}
+		return nil
+	}
+	fallback.latch = src
+	return fallback
+}
+
+// accepts reports whether f may come from src.
+func (f *flow) accepts(src netip.AddrPort) bool {
+	if f.src == src {
+		return true
+	}
+	if f.src.IsValid() && f.latch == f.src && f.stream.Packets() > 0 {
+		return false // its own address has sent
+	}
+	switch {
+	case !f.src.IsValid(): // the sender has not described itself yet
+		return src.Addr() == f.d.ends[f.from].Addr()
+	case f.src.Addr() == src.Addr():
+		return !f.latch.IsValid()
+	default:
+		return !f.latch.IsValid() && f.src.Addr().IsPrivate() && src.Addr() == f.d.ends[f.from].Addr()
+	}
+}
+
+// heard tells the digits that came in a packet of f.
+func (e *engine) heard(f *flow, digits []media.Digit, p *wire.Packet) {
+	leg := f.d.legs[f.from]
+	if leg == "" || len(digits) == 0 {
+		return
+	}
+	for _, g := range digits {
+		e.pressed(f.d, leg, g.Digit, g.DurationMS, g.Start)
+	}
+	if len(e.obs) > 0 {
+		e.flush("RTP telephone-event", append([]byte(nil), p.Payload...), p.Received)
+	}
+}
+
+// rtcp takes one RTCP packet.
+func (e *engine) rtcp(p *wire.Packet) {
+	for _, dst := range [...]netip.AddrPort{p.Dst, netip.AddrPortFrom(p.Dst.Addr(), p.Dst.Port()-1)} {
+		for f := e.flows[dst]; f != nil; f = f.next {
+			if f.dst != p.Dst && f.rtcp != p.Dst || f.src.IsValid() && f.src.Addr() != p.Src.Addr() {
+				continue
+			}
+			r, err := media.ParseRTCP(p.Payload, f.d.media[f.from].Encryption != "")
+			if err != nil {
+				e.out.Count("invalid_rtcp", 1)
+				return
+			}
+			e.remote(f, p.At, r)
+			return
+		}
+	}
+	e.out.Count("rtcp_of_no_call", 1)
+}
+
+// remote takes what the sender of f says by RTCP: of its own stream, and of the one it receives.
+func (e *engine) remote(f *flow, at call.Time, r *media.RTCP) {
+	f.trip.RTCP(at, r)
+	received := f.d.flows[f.from.other()]
+	for _, x := range [...]*flow{received, f} {
+		if x == nil {
+			continue
+		}
+		for i := range r.Blocks {
+			x.stream.Reported(at, &r.Blocks[i])
+		}
+		for i := range r.Metrics {
+			x.stream.ReportedXR(at, &r.Metrics[i])
+		}
+		if ms, _, ok := f.trip.MS(); ok {
+			x.stream.SetRoundTrip(ms)
+		}
+	}
+}
+
+// rtcpJSON takes RTCP in the JSON form of HEP agents: of the call that the agent names, or by its addresses.
+func (e *engine) rtcpJSON(p *wire.Packet) {
+	r, err := media.ParseRTCPJSON(p.Payload)
+	if err != nil {
+		e.out.Count("invalid_rtcp", 1)
+		return
+	}
+	for d := e.dialogs[p.Correlation]; d != nil && p.Correlation != ""; d = d.next {
+		for _, f := range d.flows {
+			if f != nil && f.d.live() {
+				e.remote(f, p.At, r)
+				return
+			}
+		}
+	}
+	if f := e.flows[netip.AddrPortFrom(p.Dst.Addr(), p.Dst.Port()&^1)]; f != nil {
+		e.remote(f, p.At, r)
+		return
+	}
+	e.out.Count("rtcp_of_no_call", 1)
+}
+
+// mediaHeard is when a packet of d's audio came last, by our clock.
+func (d *dialog) mediaHeard() (at call.Time) {
+	for _, f := range d.flows {
+		if f != nil {
+			at = max(at, f.lastHeard)
+		}
+	}
+	return at
+}
+
+// report tells of d's streams what was measured in their interval, when that is over.
+func (e *engine) report(d *dialog) {
+	for _, f := range d.flows {
+		now := e.now - e.lag
+		if f == nil || now < f.due {
+			continue
+		}
+		f.due = max(f.due+e.interval(), now)
+		e.quality(f, now, false)
+		e.heardLate(f, now)
+	}
+}
+
+// heardLate tells a digit whose end was lost.
+func (e *engine) heardLate(f *flow, now call.Time) {
+	leg := f.d.legs[f.from]
+	for _, g := range f.stream.Expire(now, !f.d.live()) {
+		if leg != "" {
+			e.pressed(f.d, leg, g.Digit, g.DurationMS, g.Start)
+		}
+	}
+	if e.m == nil && len(e.obs) > 0 {
+		e.flush("RTP telephone-event", nil, e.now)
+	}
+}
+
+// closeFlows ends the streams of d with a report of their whole life.
+func (e *engine) closeFlows(d *dialog) {
+	for s, f := range d.flows {
+		if f == nil {
+			continue
+		}
+		e.heardLate(f, e.now-e.lag)
+		e.quality(f, e.now-e.lag, true)
+		e.unfile(f)
+		d.flows[s] = nil
+		e.streams--
+	}
+}
+
+// quality reports f: about the party that sends it, or, where that is a switch, about the one that receives it.
+func (e *engine) quality(f *flow, now call.Time, final bool) {
+	leg, direction := f.d.legs[f.from], call.FromParty
+	if leg == "" {
+		leg, direction = f.d.legs[f.from.other()], call.ToParty
+	}
+	if leg == "" || f.off {
+		return
+	}
+	silent := e.silent(f, now, final)
+	packets := f.stream.Packets()
+	if !silent && packets == f.atReport && !final || final && packets == 0 && !silent {
+		f.atReport = packets
+		return
+	}
+	q := f.stream.Report(now, final)
+	q.Direction, q.Destination = direction, f.dst.String()
+	if source := f.source(); source.IsValid() {
+		q.Source = source.String()
+	}
+	q.Flags = append(q.Flags, e.flags(f, now, silent, final)...)
+	if e.sampling > 0 {
+		q.Sampling = 1 / float64(uint(1)<<e.sampling)
+	}
+	f.atReport, f.foreign = packets, false
+	before := len(e.obs)
+	o := e.observe(call.LegQuality, leg)
+	o.Quality = q
+	o.Native = call.Native{Type: "RTP", ID: fmt.Sprintf("%s/%s/%s/%s/%d", leg, f.src, f.dst, q.Stream, q.From)}
+	if final {
+		o.Native.ID += "/final"
+	}
+	if e.m == nil && !final && before == 0 {
+		e.flush("RTP", nil, e.now)
+	}
+}
+
+func (f *flow) source() netip.AddrPort {
+	if f.latch.IsValid() {
+		return f.latch
+	}
+	return f.src
+}
+
+// silent reports whether f should have been heard in its interval, or ever, and was not: audio was agreed, and audio of
+// other calls is seen.
+func (e *engine) silent(f *flow, now call.Time, final bool) bool {
+	const settle, elsewhere = 2 * call.Second, 60 * call.Second
+	if !f.agreed || f.d.phase != confirmed || now-f.since < settle || e.heardRTP == 0 || e.now-e.heardRTP > elsewhere {
+		return false
+	}
+	if final {
+		return f.stream.Packets() == 0
+	}
+	return f.stream.Packets() == f.atReport
+}
+
+func (e *engine) flags(f *flow, now call.Time, silent, final bool) (out []string) {
+	if silent {
+		out = append(out, call.FlagNoMedia)
+	} else if back := f.d.flows[f.from.other()]; back != nil && e.silent(back, now, final) {
+		out = append(out, call.FlagOneWay)
+	}
+	if f.foreign {
+		out = append(out, call.FlagUnexpectedSource)
+	}
+	return out
+}

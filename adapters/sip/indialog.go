@@ -1,0 +1,227 @@
+package sip
+
+import (
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/ctigate/ctigate/core/call"
+)
+
+// request takes a request in a dialog, by the side that sent it.
+func (e *engine) request(d *dialog, m *message, from side) {
+	switch m.method {
+	case "INVITE":
+		if m.toTag == "" && m.cseq == d.cseq && m.branch == d.branch && d.phase == trying {
+			return // the one that began d
+		}
+		e.reinvited(d, m, from)
+	case "CANCEL":
+		e.cancel(d, m, from)
+	case "BYE":
+		e.bye(d, m, from)
+	case "ACK", "UPDATE", "PRACK":
+		e.describe(d, m, from)
+	case "INFO":
+		e.info(d, m, from)
+	case "REFER":
+		e.refer(d, m, from)
+	case "NOTIFY":
+		e.notify(d, m, from)
+	}
+}
+
+// response takes a response in a dialog, by the side that sent it.
+func (e *engine) response(d *dialog, m *message, from side) {
+	switch m.method {
+	case "INVITE":
+		e.invitation(d, m, from)
+	case "UPDATE", "PRACK":
+		switch {
+		case m.status >= 300:
+			d.refuseOffer(m)
+		case m.status >= 200:
+			if m.method == "UPDATE" && d.phase == confirmed {
+				e.timer(d, m)
+			}
+			e.describe(d, m, from)
+		}
+	case "REFER":
+		e.referAnswered(d, m, from)
+	}
+}
+
+// bye ends d. That of a fork which lost, or of a dialog that its 200 has not confirmed yet, ends nothing.
+func (e *engine) bye(d *dialog, m *message, from side) {
+	remote := m.toTag
+	if from == uas {
+		remote = m.fromTag
+	}
+	if d.phase == confirmed && d.tags[uas] != "" && remote != d.tags[uas] {
+		e.out.Count("forked_answers", 1)
+		return
+	}
+	if r := d.refer; r != nil && r.accepted && !r.done {
+		e.transferred(d, r) // nobody says how it went, and the call goes on without the one who asked
+	}
+	q850 := reasonQ850(m)
+	if q850 == 0 {
+		q850 = 16
+	}
+	e.end(d, ending{at: m.at, by: int(from), q850: q850})
+}
+
+// info takes the DTMF that an INFO may carry.
+func (e *engine) info(d *dialog, m *message, from side) {
+	leg := d.legs[from]
+	if leg == "" {
+		return
+	}
+	digit, ms := "", 0
+	switch kind, _, _ := strings.Cut(strings.ToLower(m.header("content-type")), ";"); strings.TrimSpace(kind) {
+	case "application/dtmf-relay":
+		for line := range strings.Lines(string(m.Body())) {
+			k, v, _ := strings.Cut(line, "=")
+			switch strings.ToLower(strings.TrimSpace(k)) {
+			case "signal":
+				digit = strings.TrimSpace(v)
+			case "duration":
+				ms, _ = strconv.Atoi(strings.TrimSpace(v))
+			}
+		}
+	case "application/dtmf":
+		digit = strings.TrimSpace(string(m.Body()))
+	}
+	if digit = dtmfDigit(digit); digit != "" {
+		e.pressed(d, leg, digit, ms, m.at)
+	}
+}
+
+// dtmfDigit is s as a digit: some phones send the event's number (RFC 4733, 3.2). Empty for anything else.
+func dtmfDigit(s string) string {
+	switch s {
+	case "10":
+		return "*"
+	case "11":
+		return "#"
+	case "12", "13", "14", "15":
+		return string("ABCD"[s[1]-'2'])
+	}
+	if len(s) == 1 && strings.Contains("0123456789*#ABCDabcd", s) {
+		return strings.ToUpper(s)
+	}
+	return ""
+}
+
+// sameDigit is how long after a digit the same one counts as the same key, told in another way: phones that send DTMF
+// by INFO and in the RTP.
+const sameDigit = 150 * call.Millisecond
+
+// press is a digit, and how it was told.
+type press struct {
+	leg, digit string
+	byInfo     bool
+	at         call.Time
+}
+
+// pressed tells a digit of leg, once.
+func (e *engine) pressed(d *dialog, leg, digit string, ms int, at call.Time) {
+	last, now := d.digit, press{leg, digit, e.m != nil, at}
+	if last.leg == leg && last.digit == digit && last.byInfo != now.byInfo && at-last.at < sameDigit {
+		e.out.Count("dtmf_twice", 1)
+		return
+	}
+	d.digit = now
+	o := e.observe(call.DTMFDigit, leg)
+	o.Value, o.At = digit, at
+	if ms > 0 && ms < 60_000 {
+		o.Count = ms
+	}
+	if !now.byInfo {
+		o.Native = call.Native{Type: "RTP telephone-event", ID: leg + "/" + at.String()}
+	}
+}
+
+// refer notes what a party asks for: to pass the call on to a target, or, with Replaces in it, to join another call.
+func (e *engine) refer(d *dialog, m *message, from side) {
+	target := m.header("refer-to")
+	a, ok := parseAddr(target)
+	if !ok {
+		return
+	}
+	r := &referral{by: from, cseq: m.cseq, kind: "blind", to: a.user, at: m.at}
+	if _, rest, found := strings.Cut(target, "?"); found {
+		rest, _, _ = strings.Cut(rest, ">")
+		for h := range strings.SplitSeq(rest, "&") {
+			k, v, _ := strings.Cut(h, "=")
+			if !strings.EqualFold(k, "replaces") {
+				continue
+			}
+			if v, err := url.PathUnescape(v); err == nil {
+				r.kind = "attended"
+				r.replaces, _, _ = strings.Cut(v, ";")
+			}
+		}
+	}
+	d.refer = r
+}
+
+// referAnswered takes the response to a REFER.
+func (e *engine) referAnswered(d *dialog, m *message, from side) {
+	r := d.refer
+	if r == nil || r.cseq != m.cseq || from == r.by || m.status < 200 {
+		return
+	}
+	if m.status >= 300 {
+		d.refer = nil
+		return
+	}
+	r.accepted = true
+	if r.kind == "blind" {
+		d.group.referred = e.now
+	}
+}
+
+// notify takes the progress of a REFER: a status line in a sipfrag (RFC 3515, 2.4.5).
+func (e *engine) notify(d *dialog, m *message, from side) {
+	r := d.refer
+	if r == nil || r.done || from == r.by || !strings.HasPrefix(m.header("event"), "refer") {
+		return
+	}
+	line, _, _ := strings.Cut(strings.TrimSpace(string(m.Body())), "\n")
+	status, ok := strings.CutPrefix(line, "SIP/2.0 ")
+	if !ok || len(status) < 3 {
+		return
+	}
+	code, err := strconv.Atoi(status[:3])
+	switch {
+	case err != nil || code < 200:
+	case code < 300:
+		e.transferred(d, r)
+	default:
+		d.refer = nil // it stays in the call
+		d.group.referred = 0
+	}
+}
+
+// leaveWithin is how long a party that has passed the call on is given to hang up before it counts as gone: some wait
+// for the switch to do it, which takes half a minute.
+const leaveWithin = 2 * call.Second
+
+// transferred tells that the party who asked for it has passed the call on.
+func (e *engine) transferred(d *dialog, r *referral) {
+	r.done, r.doneAt, r.clearAt = true, e.m.at, e.now+leaveWithin
+	leg := d.legs[r.by]
+	if leg == "" {
+		return
+	}
+	o := e.observe(call.TransferDone, leg)
+	o.Value, o.Dialed = r.kind, r.to
+	if second := e.filed("i"+r.replaces, d); r.replaces != "" && second != nil {
+		o.Other = second.anyLeg()
+		if second.outbound() {
+			o.Other = second.legs[uas]
+		}
+		d.group.merge(second.group)
+	}
+}
