@@ -42,4 +42,17 @@
 // Those of RFC 3611, 4.7.2, with Gmin 16, counted by their definition. What is missing is taken for lost when 64
 // packets have passed since; an interval's bursts are late by as much. A burst that spans the end of an interval counts
 // in both.
+//
+// # MOS
+//
+// Conversational, by the E-model: ITU-T G.107 with all its default values (R 93.2, MOS 4.41 for undisturbed G.711),
+// G.107.1 for wideband codecs (R up to 129, MOS by R/1.29; no echo). The loss is what was lost or late; the burst ratio
+// is that of the losses seen; the one-way delay is the assumed jitter buffer, a packet's length, the codec's own delay
+// and half of the round trip, once RTCP told it (RoundTrip). See impairmentOf for the codecs. A codec without published
+// factors has no MOS, nor has an interval without packets. MOS of narrow and wideband are not on one scale.
+//
+// # Levels
+//
+// Of G.711 only, in blocks of 20 ms. 0 dBm0 is the digital milliwatt of ITU-T G.711; silence is below -50 dBm0; a sample
+// is clipped when its code is one of the two outermost.
 package media
