@@ -112,6 +112,10 @@ func (e *engine) invite(m *message, now time.Time) {
 		e.refused(m, reply{code: 482, reason: "Loop Detected", headers: []string{e.warning("a session with this Call-ID exists")}}, now)
 		return
 	}
+	if len(e.sessions) >= e.cfg.MaxSessions || e.streams >= e.cfg.MaxStreams { // a flood is not worth reading
+		e.full(m, now)
+		return
+	}
 	b, err := readBody(m)
 	timer, tooShort := sessionTimer(m)
 	switch {
@@ -125,12 +129,16 @@ func (e *engine) invite(m *message, now time.Time) {
 		e.refused(m, reply{code: 488, reason: "Not Acceptable Here", headers: []string{e.warning("a recording client offers its streams in the INVITE (RFC 7866, 7.1.1)"), accepted}}, now)
 	case tooShort:
 		e.refused(m, reply{code: 422, reason: "Session Interval Too Small", headers: []string{minSE}}, now)
-	case len(e.sessions) >= e.cfg.MaxSessions || e.streams+wanted(b.desc) > e.cfg.MaxStreams:
-		e.out.Count(CountRefusedSessions, 1)
-		e.decline(m, reply{code: 503, reason: "Service Unavailable", headers: []string{"Retry-After: 10", e.warning("max_sessions or max_streams is reached")}}, now)
+	case e.streams+wanted(b.desc) > e.cfg.MaxStreams:
+		e.full(m, now)
 	default:
 		e.begin(m, &b, timer, now)
 	}
+}
+
+func (e *engine) full(m *message, now time.Time) {
+	e.out.Count(CountRefusedSessions, 1)
+	e.decline(m, reply{code: 503, reason: "Service Unavailable", headers: []string{"Retry-After: 10", e.warning("max_sessions or max_streams is reached")}}, now)
 }
 
 func quotable(err error) string { return strings.ReplaceAll(err.Error(), `"`, "'") }
