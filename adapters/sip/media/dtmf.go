@@ -35,15 +35,16 @@ type dtmf struct {
 }
 
 // packet takes a telephone-event payload and appends the digits it finishes: at most two, one whose end was lost and
-// one that came whole.
-func (d *dtmf) packet(at call.Time, h *header, rate uint32, out []Digit) []Digit {
+// one that came whole. In sequence, another timestamp is another event, even a smaller one: switches pass events on with
+// timestamps of their own. Of packets that come late, only a larger one is.
+func (d *dtmf) packet(at call.Time, h *header, rate uint32, inSequence bool, out []Digit) []Digit {
 	if len(h.payload) < 4 {
 		return out
 	}
 	event, end := h.payload[0], h.payload[1]&0x80 != 0
 	duration := uint32(binary.BigEndian.Uint16(h.payload[2:]))
 	switch {
-	case !d.known || int32(h.ts-d.ts) > 0:
+	case !d.known || h.ts != d.ts && (inSequence || int32(h.ts-d.ts) > 0):
 		if !d.continues(event, h) {
 			out = d.finish(out)
 			d.begin(at, event, h.ts, rate)

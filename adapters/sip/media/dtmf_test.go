@@ -129,6 +129,21 @@ func TestDigits(t *testing.T) {
 			s.send(2)
 			s.press(2, 3)
 		}, "1:60 2:60"},
+		{"restart of the numbers alone", func(s *sender) {
+			s.press(1, 3)
+			s.ts, s.seq = 0, s.seq+9000
+			s.send(2)
+			s.press(2, 3)
+		}, "1:60 2:60"},
+		{"timestamps of another clock, further back", func(s *sender) {
+			for i := range uint32(3) {
+				at := 90000 - 30000*i
+				s.tone(byte(i), at, 160, false)
+				s.tone(byte(i), at, 320, true)
+				s.tone(byte(i), at, 320, true)
+				s.send(5)
+			}
+		}, "0:40 1:40 2:40"},
 		{"timestamp wrap", func(s *sender) { s.ts = 1<<32 - 300; s.press(1, 5); s.press(2, 5) }, "1:100 2:100"},
 		{"ten seconds, in segments", func(s *sender) {
 			start := s.ts

@@ -74,6 +74,8 @@ func (p *payload) set(codec string, rate int) {
 		p.law = muLaw
 	case strings.EqualFold(codec, "PCMA"):
 		p.law = aLaw
+	case strings.EqualFold(codec, "G722"):
+		rate = 8000 // some SDP says 16000, the sampling rate; no sender's timestamps do (RFC 3551, 4.5.2)
 	}
 	if rate > 0 && rate <= maxClockRate {
 		p.rate, p.tick = uint32(rate), 1000/float64(rate)

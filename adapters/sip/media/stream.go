@@ -232,7 +232,7 @@ func (s *Stream) take(at call.Time, h *header, size int, p place, back uint, ev 
 	s.whole.bytes += uint64(size)
 	s.now.types.count(h.pt)
 	if !s.encrypted {
-		ev = s.look(at, h, ev)
+		ev = s.look(at, h, p, ev)
 	}
 	return ev
 }
@@ -294,7 +294,7 @@ func (s *Stream) average(regular bool) {
 func comfort(pt uint8) bool { return pt == 13 || pt == 19 }
 
 // look reads what a packet carries.
-func (s *Stream) look(at call.Time, h *header, ev *Event) *Event {
+func (s *Stream) look(at call.Time, h *header, p place, ev *Event) *Event {
 	if s.payload.law != noLaw {
 		s.whole.level.measure(h.payload, s.payload.law)
 	}
@@ -303,7 +303,7 @@ func (s *Stream) look(at call.Time, h *header, ev *Event) *Event {
 	}
 	var out []Digit
 	if s.payload.kind == telephoneEvent {
-		out = s.dtmf.packet(at, h, s.payload.rate, nil)
+		out = s.dtmf.packet(at, h, s.payload.rate, p == ahead, nil)
 	} else {
 		out = s.dtmf.expire(at, nil)
 	}

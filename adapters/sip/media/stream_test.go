@@ -532,6 +532,17 @@ func TestPtimeAfterCodecChange(t *testing.T) {
 	}
 }
 
+// An SDP that names G.722's sampling rate in place of its clock rate does no harm.
+func TestG722ClockRate(t *testing.T) {
+	s := newSender(t)
+	s.stream.Negotiate([]Format{{PayloadType: 9, Codec: "G722", ClockRate: 16000}}, false)
+	s.pt = 9
+	s.send(50)
+	if q := s.final(); q.MaxJitterMS != 0 || q.PTimeMS != 20 || q.ClockRate != 8000 {
+		t.Errorf("%+v", q)
+	}
+}
+
 // Two sources that send through each other from one address: everything is counted, nothing is lost.
 func TestInterleavedSSRCs(t *testing.T) {
 	s := newSender(t)
