@@ -201,7 +201,7 @@ func (f *simSIPFlags) sum(cmd *cobra.Command, t *trunk.Trunk) error {
 	line := fmt.Sprintf("%d calls of which %d ended; sent %d SIP messages, %d RTP and %d RTCP packets",
 		s.Started, s.Ended, s.Packets[trunk.SIP], s.Packets[trunk.RTP], s.Packets[trunk.RTCP])
 	if s.Unheard > 0 {
-		line += fmt.Sprintf("; nobody heard %d of them at %s", s.Unheard, f.opt.HEP)
+		line += fmt.Sprintf("; %s refused %d of them: nobody listened there", f.opt.HEP, s.Unheard)
 	}
 	if _, err := fmt.Fprintln(cmd.OutOrStdout(), line); err != nil {
 		return fmt.Errorf("printing: %w", err)

@@ -48,7 +48,7 @@ func TestSimSIPLive(t *testing.T) {
 	if code != exitOK {
 		t.Fatalf("exit %d, %q", code, errOut)
 	}
-	for _, want := range []string{"SIP trunk: carrier 127.0.0.1:", "kind: sip", "listen: 127.0.0.1:9\n", `key: "s3cret"`, "SIP messages", "nobody heard"} {
+	for _, want := range []string{"SIP trunk: carrier 127.0.0.1:", "kind: sip", "listen: 127.0.0.1:9\n", `key: "s3cret"`, "SIP messages", "nobody listened"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in %s", want, out)
 		}
