@@ -5,16 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ctigate/ctigate/adapters/ari"
 	"github.com/ctigate/ctigate/adapters/esl"
+	"github.com/ctigate/ctigate/adapters/sip"
+	"github.com/ctigate/ctigate/adapters/sip/hep"
 	"github.com/ctigate/ctigate/configs"
 	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/core/call"
 	"github.com/ctigate/ctigate/sim"
+	"github.com/ctigate/ctigate/sim/trunk"
 	"github.com/ctigate/ctigate/sinks/kafka"
 )
 
@@ -34,8 +40,9 @@ func newDemo() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "See everything at work: simulated switches, the gateway, a broker to read from",
-		Long: `Start a simulated Asterisk and a simulated FreeSWITCH on 127.0.0.1, the gateway between them and an embedded
-Kafka-compatible broker, and show the calls. Any Kafka client can read the topics while it runs.
+		Long: `Start a simulated Asterisk, a simulated FreeSWITCH and a simulated SIP trunk with real RTP on 127.0.0.1, the gateway
+and an embedded Kafka-compatible broker, and show the calls and how those of the trunk sound. Any Kafka client can read
+the topics while it runs.
 
 The broker is for trying out: it lives in this process and in memory, and is gone when the demo ends.
 
@@ -57,7 +64,7 @@ Ends with Ctrl-C or after --for, and sums up what was delivered.`,
 	}
 	fl := cmd.Flags()
 	fl.DurationVar(&f.length, "for", 0, "end by itself after `TIME`, such as 30s")
-	fl.Float64Var(&f.rate, "rate", 1, "new calls a second, on each switch")
+	fl.Float64Var(&f.rate, "rate", 1, "new calls a second, on Asterisk and FreeSWITCH; half of it on the trunk")
 	fl.Float64Var(&f.speed, "speed", 4, "how many times faster than life people ring, wait and talk")
 	fl.Uint64Var(&f.seed, "seed", 1, "the same calls for the same `SEED`")
 	fl.IntVar(&f.port, "kafka-port", 9092, "`PORT` of the broker on 127.0.0.1; another when it is taken")
@@ -86,6 +93,7 @@ func demo(cmd *cobra.Command, f demoFlags) error {
 		return err
 	}
 	w := newWatch(cmd, cfg, f.plain)
+	w.also = pbx.beginWhenUp()
 	w.title, w.hint, w.every = "demo", demoHint(b), 5*time.Second
 	if w.screen == nil {
 		fmt.Fprint(cmd.ErrOrStderr(), demoIntro(b, f))
@@ -134,7 +142,7 @@ func demoHint(b *broker) string {
 
 func demoIntro(b *broker, f demoFlags) string {
 	var s strings.Builder
-	s.WriteString("ctigate demo: a simulated Asterisk and FreeSWITCH, the gateway, and an embedded broker for trying out.\n")
+	s.WriteString("ctigate demo: a simulated Asterisk, FreeSWITCH and SIP trunk, the gateway, and an embedded broker for trying out.\n")
 	if !b.wanted {
 		fmt.Fprintf(&s, "Port %d is taken: the broker listens on %s instead.\n", f.port, b.addr)
 	}
@@ -155,7 +163,8 @@ func demoConfig(f demoFlags, b *broker, pbx *switches) *configs.Config {
 	freeswitch.Address, freeswitch.Password = pbx.freeswitch.Addr(), core.NewSecret(demoPassword)
 	sink := kafka.NewConfig()
 	sink.Brokers, sink.Partitions = []string{b.addr}, brokerPartitions
-	cfg.Switches = []configs.Switch{{ID: "ast-sim", Kind: "ari", Config: asterisk}, {ID: "fs-sim", Kind: "esl", Config: freeswitch}}
+	cfg.Switches = []configs.Switch{{ID: "ast-sim", Kind: "ari", Config: asterisk}, {ID: "fs-sim", Kind: "esl", Config: freeswitch},
+		{ID: demoTrunk, Kind: "sip", Config: demoSIP(pbx)}}
 	cfg.Sinks = []configs.Sink{{Name: "kafka", Kind: "kafka", WhenFull: configs.Block, Config: sink}}
 	cfg.Enrich = configs.Enrich{DefaultRegion: "US"}
 	cfg.Telemetry.Listen = f.listen
@@ -163,35 +172,80 @@ func demoConfig(f demoFlags, b *broker, pbx *switches) *configs.Config {
 	return cfg
 }
 
+// demoSIP is what a user would write for the trunk: its PBX, and a HEP agent beside it.
+func demoSIP(pbx *switches) *sip.Config {
+	c := sip.NewConfig()
+	_, addr, _ := pbx.trunk.Addrs()
+	c.PBX, c.CorrelationHeaders = []string{addr}, []string{"X-Call-Ref"}
+	c.Quality.Interval = 3 * time.Second
+	c.HEP = hep.NewConfig()
+	c.HEP.Listen, c.HEP.Transports, c.HEP.Key = pbx.hep, []string{"udp"}, core.NewSecret(demoPassword)
+	return c
+}
+
 const (
 	demoUser     = "demo"
 	demoPassword = "demo"
+	demoTrunk    = "sip-sim"
+	// maxTrunkCalls bounds the calls whose RTP the demo sends at once.
+	maxTrunkCalls = 20
 )
 
 // switches are the demo's.
 type switches struct {
 	asterisk   *sim.Asterisk
 	freeswitch *sim.FreeSWITCH
+	trunk      *trunk.Trunk
+	hep        string        // host:port that the trunk is mirrored to
+	begin      chan struct{} // closed when the trunk's calls may begin
 }
 
 func startSwitches(ctx context.Context, f demoFlags) (*switches, error) {
 	o := sim.Options{Seed: f.seed, Rate: f.rate, Speed: f.speed, User: demoUser, Password: demoPassword, Readers: 1}
-	s := &switches{asterisk: sim.NewAsterisk(o)}
+	s := &switches{asterisk: sim.NewAsterisk(o), begin: make(chan struct{})}
 	o.Seed++
 	s.freeswitch = sim.NewFreeSWITCH(o)
-	err := s.asterisk.Start(ctx, "127.0.0.1:0", "127.0.0.1:0")
-	if err == nil {
-		if err = s.freeswitch.Start(ctx, "127.0.0.1:0"); err != nil {
-			s.asterisk.Close()
-		}
-	}
-	if err != nil {
+	var err error
+	if s.hep, err = freeUDP(); err != nil {
 		return nil, fmt.Errorf("starting the simulated switches: %w", err)
 	}
+	s.trunk = trunk.New(trunk.Options{Seed: f.seed + 2, Rate: f.rate / 2, Speed: f.speed, MaxActive: maxTrunkCalls, HEP: s.hep, HEPKey: demoPassword,
+		Begin: s.begin, Faults: trunk.Faults{Retransmit: 0.05, Duplicate: 0.05, LostACK: 0.02}})
+	for _, start := range []func() error{
+		func() error { return s.asterisk.Start(ctx, "127.0.0.1:0", "127.0.0.1:0") },
+		func() error { return s.freeswitch.Start(ctx, "127.0.0.1:0") },
+		func() error { return s.trunk.Start(ctx) },
+	} {
+		if err := start(); err != nil {
+			s.close()
+			return nil, fmt.Errorf("starting the simulated switches: %w", err)
+		}
+	}
 	return s, nil
+}
+
+// freeUDP is an address on loopback that nobody listens on.
+func freeUDP() (string, error) {
+	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("looking for a free UDP port: %w", err)
+	}
+	defer c.Close()
+	return c.LocalAddr().String(), nil
+}
+
+// beginWhenUp lets the trunk's calls begin when the gateway hears them: what is mirrored before that is lost.
+func (s *switches) beginWhenUp() func(*call.Event) {
+	var once sync.Once
+	return func(e *call.Event) {
+		if e.Type == call.SourceUp && e.Switch.ID == demoTrunk {
+			once.Do(func() { close(s.begin) })
+		}
+	}
 }
 
 func (s *switches) close() {
 	s.asterisk.Close()
 	s.freeswitch.Close()
+	s.trunk.Close()
 }

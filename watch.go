@@ -27,6 +27,7 @@ type watch struct {
 	log         *slog.Logger
 	table       *live.Table
 	counts      counts
+	also        func(*call.Event) // sees every event too; nil for nobody
 
 	screen *live.Screen // nil: log lines
 	recent *live.Log
@@ -112,6 +113,9 @@ func prints(cfg *configs.Config) bool {
 // onEvent is for the router.
 func (w *watch) onEvent(e *call.Event) {
 	w.counts.see(e)
+	if w.also != nil {
+		w.also(e)
+	}
 	if w.screen != nil {
 		w.table.See(e)
 	}

@@ -124,6 +124,9 @@ func (f *front) list() []*conn {
 
 // close ends everything and waits for it.
 func (f *front) close() {
+	if f.stop == nil {
+		return // never started
+	}
 	f.stop()
 	for _, c := range f.closer {
 		_ = c() // a listener that is closed already is what is wanted

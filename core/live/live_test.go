@@ -308,6 +308,19 @@ func TestScreenGivesTheTerminalBack(t *testing.T) {
 	})
 }
 
+// What reaches the right edge is not cleared there: the cursor stands on its last character.
+func TestScreenKeepsTheLastColumn(t *testing.T) {
+	var out bytes.Buffer
+	s := &Screen{out: &out, size: func() (int, int) { return 5, 3 }}
+	p := painter(true)
+	s.draw(func(int, int) []string {
+		return []string{"12345", p.in(red, "12") + "3" + p.in(bold, "45"), p.in(red, "1234")}
+	})
+	if got := strings.Count(out.String(), clearLine); got != 1 || !strings.HasSuffix(out.String(), "\x1b[0m"+clearLine) {
+		t.Errorf("%d lines are cleared: %q", got, out.String())
+	}
+}
+
 func TestLogKeepsTheLatest(t *testing.T) {
 	var l Log
 	for i := range 200 {

@@ -91,7 +91,9 @@ func (s *Screen) draw(picture func(width, height int) []string) {
 			b.WriteString("\r\n")
 		}
 		b.WriteString(l)
-		b.WriteString(clearLine)
+		if visible(l) < w { // at the right edge it would take away the last character
+			b.WriteString(clearLine)
+		}
 	}
 	if len(lines) < h {
 		b.WriteString(clearRest)

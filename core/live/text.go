@@ -44,6 +44,20 @@ func cells(s string) int {
 	return n
 }
 
+// visible is the number of cells that a line with colours takes.
+func visible(s string) int {
+	n := 0
+	for s != "" {
+		before, rest, ok := strings.Cut(s, "\x1b[")
+		n += cells(before)
+		if !ok {
+			break
+		}
+		_, s, _ = strings.Cut(rest, "m")
+	}
+	return n
+}
+
 // fit cuts s to n cells, with … where something is missing.
 func fit(s string, n int) string {
 	if cells(s) <= n {
