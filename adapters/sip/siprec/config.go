@@ -93,7 +93,10 @@ func setDefault[T comparable](field *T, value T) {
 func (c *Config) Validate() []error {
 	d := c.withDefaults()
 	errs := d.validateTransports()
-	errs = append(errs, d.validateMedia()...)
+	if _, err := d.mediaAddress(); err != nil && (len(errs) == 0 || d.MediaAddress != "") {
+		errs = append(errs, err)
+	}
+	errs = append(errs, d.validatePorts()...)
 	if _, err := prefixes(d.AllowFrom); err != nil {
 		errs = append(errs, err)
 	}
@@ -156,16 +159,13 @@ func (c *Config) validateListen(field, address string, authenticated bool) []err
 	return []error{fmt.Errorf("%s: %s is reachable from other machines and nobody has to authenticate: list the recording clients in allow_from, use tls with client_ca_file, or set allow_remote: true", field, address)}
 }
 
-func (c *Config) validateMedia() []error {
+func (c *Config) validatePorts() []error {
 	var errs []error
 	first, last, err := portRange(c.RTPPorts)
 	if err != nil {
 		errs = append(errs, err)
 	} else if pairs := portPairs(first, last); c.MaxStreams < 0 || c.MaxStreams > pairs {
 		errs = append(errs, fmt.Errorf("max_streams: %d is outside 0 to %d, what rtp_ports %s has room for: widen it, a stream takes two ports", c.MaxStreams, pairs, c.RTPPorts))
-	}
-	if _, err := c.mediaAddress(); err != nil {
-		errs = append(errs, err)
 	}
 	return errs
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ctigate/ctigate/adapters/sip/media"
@@ -151,7 +152,7 @@ func (e *engine) request(m *message, now time.Time) {
 	case m.method == "INVITE":
 		e.invite(m, now)
 	case m.method == "OPTIONS":
-		e.decline(m, reply{code: 200, reason: "OK", headers: []string{e.contact(m), allowed, supported, accepted}}, now)
+		e.decline(m, reply{code: 200, reason: "OK", headers: []string{contact(m.path), allowed, supported, accepted}}, now)
 	case m.method == "BYE", m.method == "UPDATE", m.method == "INFO":
 		e.noDialog(m, now)
 	default:
@@ -170,14 +171,11 @@ func (e *engine) noDialog(m *message, now time.Time) {
 	e.decline(m, reply{code: 481, reason: "Call/Transaction Does Not Exist"}, now)
 }
 
-// contact is our address, by the transport that m came over (RFC 7866, 6.2: a recording server says so).
-func (e *engine) contact(m *message) string {
-	uri := "sip:" + m.path.local.String()
-	switch m.path.transport {
-	case "TCP":
-		uri += ";transport=tcp"
-	case "TLS":
-		uri = "sips:" + m.path.local.String()
+// contact is our address, by the transport that p is (RFC 7866, 6.2: a recording server says so).
+func contact(p path) string {
+	uri := "sip:" + p.local.String()
+	if p.reliable() {
+		uri += ";transport=" + strings.ToLower(p.transport)
 	}
 	return "Contact: <" + uri + ">;+sip.srs"
 }

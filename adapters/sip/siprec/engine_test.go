@@ -380,6 +380,48 @@ func TestNoMetadata(t *testing.T) {
 	}
 }
 
+// TestRefusedStream: a video stream before the audio is refused, and takes nobody's place.
+func TestRefusedStream(t *testing.T) {
+	b := newBench(t, nil)
+	video := strings.Replace(oneStream, "m=audio", "m=video 4002 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\nm=audio", 1)
+	sent := b.get(peer, "UDP", sipText("INVITE", "a", "", 1, "Require: siprec\r\n", "multipart/mixed;boundary=xyz", multipartBody(video, string(document(t, "opensips.xml")))))
+	if !starts(sent, "SIP/2.0 200 ") || !strings.Contains(sent[0].text, "m=video 0 ") {
+		t.Fatal(sent)
+	}
+	b.get(peer, "UDP", sipText("ACK", "a", tagOf(sent[0].text), 1, "", "text/plain", ""))
+	b.get(peer, "UDP", sipText("BYE", "a", tagOf(sent[0].text), 2, "", "text/plain", ""))
+	l := b.rec.Log()
+	first := observations(l, call.LegCreated)[0]
+	if q := observations(l, call.LegQuality); first.Number != "5551230001" || len(q) != 1 || q[0].Leg != first.Leg {
+		t.Errorf("caller %+v, reports %+v", first, q)
+	}
+}
+
+// TestReplaced: all participants are others now, in one document: the call goes on.
+func TestReplaced(t *testing.T) {
+	b := newBench(t, nil)
+	tag := b.established("a", "")
+	others := strings.NewReplacer(`"pa"`, `"px"`, `"pb"`, `"py"`, "5551230001", "7001", "agent1", "agent9").Replace(metadata("complete", ""))
+	b.get(peer, "UDP", sipText("UPDATE", "a", tag, 2, "", "application/rs-metadata+xml", others))
+	tr, calls := call.NewTracker(call.Options{}), map[string]bool{}
+	for _, f := range b.rec.Log().Frames {
+		for _, o := range f.Observations {
+			for _, e := range tr.Apply(call.SwitchRef{ID: "s"}, o) {
+				calls[e.CallID] = true
+				if e.Type == call.CallEnded {
+					t.Error("the call ends")
+				}
+			}
+		}
+	}
+	if len(calls) != 1 {
+		t.Errorf("%d calls", len(calls))
+	}
+	if n := len(observations(b.rec.Log(), call.LegCleared)); n != 2 {
+		t.Errorf("%d legs are cleared", n)
+	}
+}
+
 // TestBadMetadata: what cannot be read is a dead letter, and the streams are measured all the same.
 func TestBadMetadata(t *testing.T) {
 	b := newBench(t, nil)

@@ -116,6 +116,7 @@ func TestSpoofing(t *testing.T) {
 	wrongPort.to = phones[0].to
 	for range 50 {
 		phones[0].sendRTP(t, phones[0].next(0))
+		phones[1].sendRTP(t, phones[1].next(0))
 		other.sendRTP(t, other.next(0))
 		wrongPort.sendRTP(t, wrongPort.next(0))
 	}

@@ -37,18 +37,18 @@ func (e *engine) observe(s *session, m *message) []call.Observation {
 	if len(s.legs) > 0 {
 		e.hearLast()
 	}
-	s.view.own(s.streams)
+	s.view.own(s.running())
 	people := s.people()
 	s.adopt(people)
 	n := native(m)
 	obs := e.handOver(s, m.at)
 	obs = append(obs, s.reported(m.at)...)
+	obs = append(obs, e.arrivals(s, m, people)...) // before who left, lest the call seems to end in between
 	for _, l := range s.legs {
 		if !slices.ContainsFunc(people, func(p *person) bool { return p.ID == l.participant }) {
 			obs = append(obs, s.cleared(l, ending{at: m.at, native: n})...)
 		}
 	}
-	obs = append(obs, e.arrivals(s, m, people)...)
 	for _, st := range s.streams {
 		st.owner = st.next
 	}
@@ -67,21 +67,29 @@ func (e *engine) observe(s *session, m *message) []call.Observation {
 	return obs
 }
 
+// running are the streams that are received. The others are nobody's.
+func (s *session) running() (out []*recorded) {
+	for _, st := range s.streams {
+		if st.next = ""; st.r != nil {
+			out = append(out, st)
+		}
+	}
+	return out
+}
+
 // people are the participants; where the metadata names none, each stream stands for one.
 func (s *session) people() []*person {
 	if p := s.view.present(); len(p) > 0 {
 		return p
 	}
 	var out []*person
-	for _, st := range s.streams {
-		if st.r != nil {
-			id := "stream" + strconv.Itoa(st.index)
-			if st.label != "" {
-				id = st.label
-			}
-			st.next = id
-			out = append(out, &person{Participant: Participant{ID: id}})
+	for _, st := range s.running() {
+		id := "stream" + strconv.Itoa(st.index)
+		if st.label != "" {
+			id = st.label
 		}
+		st.next = id
+		out = append(out, &person{Participant: Participant{ID: id}})
 	}
 	return out
 }
@@ -326,6 +334,19 @@ func (e *engine) report(s *session, st *recorded, at call.Time, final bool) (o c
 	st.reports++
 	return call.Observation{Kind: call.LegQuality, Leg: l.id, At: at, Quality: q, Native: call.Native{Type: "SIPREC RTP",
 		ID: s.d.callID + "/" + strconv.Itoa(st.index), Seq: st.reports}}, true
+}
+
+// oneWay marks the reports of a call in which one party is heard and the other, although agreed, is not.
+func oneWay(obs []call.Observation) {
+	silent := func(q *call.Quality) bool { return slices.Contains(q.Flags, call.FlagNoMedia) }
+	if len(obs) != 2 || silent(obs[0].Quality) == silent(obs[1].Quality) {
+		return
+	}
+	for _, o := range obs {
+		if o.Quality.Packets > 0 {
+			o.Quality.Flags = append(o.Quality.Flags, call.FlagOneWay)
+		}
+	}
 }
 
 // reported are the final reports of streams that ended since.

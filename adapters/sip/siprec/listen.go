@@ -70,7 +70,7 @@ func (s *Server) openInto(b *sockets) error {
 
 func (b *sockets) close() {
 	if b.udp != nil {
-		b.udp.Close()
+		_ = b.udp.Close()
 	}
 	b.closeListeners()
 }

@@ -11,6 +11,6 @@ func isLocal(ip netip.Addr) bool {
 	if err != nil {
 		return false
 	}
-	c.Close()
+	_ = c.Close()
 	return true
 }

@@ -189,6 +189,7 @@ func (r reply) bytes(m *message) []byte {
 		b.WriteString(";tag=" + r.tag)
 	}
 	fmt.Fprintf(&b, "\r\nCall-ID: %s\r\nCSeq: %d %s\r\n", m.callID, m.cseq, m.method)
+	b.WriteString("Server: ctigate\r\n")
 	finish(&b, r.headers, r.kind, r.body)
 	return []byte(b.String())
 }
@@ -216,7 +217,7 @@ func finish(b *strings.Builder, headers []string, kind string, body []byte) {
 	if kind != "" {
 		b.WriteString("Content-Type: " + kind + "\r\n")
 	}
-	fmt.Fprintf(b, "Server: ctigate\r\nContent-Length: %d\r\n\r\n", len(body))
+	fmt.Fprintf(b, "Content-Length: %d\r\n\r\n", len(body))
 	b.Write(body)
 }
 
@@ -263,6 +264,7 @@ func (d *dialog) request(method, branch string, headers []string) []byte {
 		b.WriteString("Route: " + r + "\r\n")
 	}
 	fmt.Fprintf(&b, "From: %s\r\nTo: %s\r\nCall-ID: %s\r\nCSeq: %d %s\r\n", d.local, d.remote, d.callID, d.localSeq, method)
+	b.WriteString("User-Agent: ctigate\r\n")
 	finish(&b, headers, "", nil)
 	return []byte(b.String())
 }

@@ -108,6 +108,9 @@ func TestPartialMetadata(t *testing.T) {
 		{`<recording><datamode>partial</datamode><participantsessionassoc participant_id="nobody"><disassociate-time>2026-11-24T09:00:00Z</disassociate-time></participantsessionassoc>
 			<participantstreamassoc participant_id="c"><recv>s1</recv></participantstreamassoc></recording>`,
 			[]string{"a=1 sends s1", "c=3 sends "}},
+		{`<recording><datamode>partial</datamode><participantsessionassoc participant_id="a" session_id="s2"><associate-time>2026-11-24T09:00:00Z</associate-time></participantsessionassoc>
+			<participantsessionassoc participant_id="a" session_id="s1"><disassociate-time>2026-11-24T09:00:00Z</disassociate-time></participantsessionassoc></recording>`,
+			[]string{"a=1 sends s1", "c=3 sends "}},
 		{`<recording><datamode>complete</datamode><participant participant_id="z"><nameID aor="sip:9@x"/></participant></recording>`,
 			[]string{"z=9 sends "}},
 	}

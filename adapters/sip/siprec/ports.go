@@ -30,7 +30,7 @@ type pair struct {
 	number    int
 }
 
-func (p pair) port() uint16 { return uint16(addrPort(p.rtp.LocalAddr()).Port()) }
+func (p pair) port() uint16 { return addrPort(p.rtp.LocalAddr()).Port() }
 
 // open takes the next free pair. Ports that another program has are passed over.
 func (p *ports) open() (pair, error) {
@@ -63,7 +63,7 @@ func (p *ports) listen(port int) (pair, error) {
 	}
 	rtcp, err := p.socket(port + 1)
 	if err != nil {
-		rtp.Close()
+		_ = rtp.Close()
 		return pair{}, err
 	}
 	return pair{rtp: rtp, rtcp: rtcp}, nil
@@ -86,7 +86,6 @@ func (p *ports) socket(port int) (*net.UDPConn, error) {
 }
 
 func (p *ports) close(x pair) {
-	x.rtp.Close()
-	x.rtcp.Close()
+	_, _ = x.rtp.Close(), x.rtcp.Close()
 	delete(p.taken, x.number)
 }

@@ -27,6 +27,8 @@ type receiver struct {
 	group *group
 	work  sync.WaitGroup
 
+	reading, finished bool // by the engine
+
 	mu       sync.Mutex
 	stream   *media.Stream
 	formats  []media.Format
@@ -37,7 +39,6 @@ type receiver struct {
 	strange  uint64         // packets from elsewhere
 	marked   uint64         // strange at the last report
 	heard    call.Time      // last packet that counted, RTP or RTCP
-	reading  bool
 }
 
 func newReceiver(p pair, o *media.Options, opened call.Time, g *group, count func(string, int), digit func(media.Digit)) *receiver {
@@ -55,11 +56,20 @@ func (r *receiver) start() {
 	r.work.Go(func() { r.read(r.pair.rtcp, r.rtcp) })
 }
 
-// stop reads what has come already and returns when nothing more will be counted.
-func (r *receiver) stop() {
+// finish lets what has come already be read, and nothing more.
+func (r *receiver) finish() {
+	if r.finished {
+		return
+	}
+	r.finished = true
 	until := time.Now().Add(drainTime)
 	_ = r.pair.rtp.SetReadDeadline(until)
 	_ = r.pair.rtcp.SetReadDeadline(until)
+}
+
+// stop returns when nothing more will be counted.
+func (r *receiver) stop() {
+	r.finish()
 	r.work.Wait()
 	r.group.remove(r)
 }

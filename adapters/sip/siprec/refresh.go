@@ -66,7 +66,7 @@ func (e *engine) keepAlive(s *session, r refresher, now time.Time) {
 func (e *engine) renew(s *session, r refresher, now time.Time) {
 	method, headers := "OPTIONS", []string{supported}
 	if s.update {
-		method, headers = "UPDATE", []string{supported, fmt.Sprintf("Session-Expires: %d;refresher=uac", int(r.interval/time.Second)), contactOf(s)}
+		method, headers = "UPDATE", []string{supported, fmt.Sprintf("Session-Expires: %d;refresher=uac", int(r.interval/time.Second)), contact(s.d.path)}
 	}
 	e.ask(&s.d, method, headers, now, func(code int, now time.Time) {
 		switch {
@@ -78,8 +78,6 @@ func (e *engine) renew(s *session, r refresher, now time.Time) {
 		}
 	})
 }
-
-func contactOf(s *session) string { return "Contact: <sip:" + s.d.path.local.String() + ">;+sip.srs" }
 
 // probe asks after a silence.
 func (e *engine) probe(s *session, now time.Time) {
@@ -155,6 +153,7 @@ func (e *engine) end(s *session, how ending) {
 	if s.accepted != nil {
 		e.quiet(s.accepted)
 	}
+	s.finish()
 	for _, st := range s.streams {
 		e.close(s, st, how.at)
 	}
@@ -165,12 +164,22 @@ func (e *engine) end(s *session, how ending) {
 		return
 	}
 	how.frame.Observations = s.reported(how.frame.Received)
+	oneWay(how.frame.Observations)
 	if how.clear {
 		for _, l := range s.legs {
 			how.frame.Observations = append(how.frame.Observations, s.cleared(l, how)...)
 		}
 	}
 	e.frame(how.frame)
+}
+
+// finish lets all streams read what has come.
+func (s *session) finish() {
+	for _, st := range s.streams {
+		if st.r != nil {
+			st.r.finish()
+		}
+	}
 }
 
 // hearLast takes the digits that streams handed over while they ended.
@@ -199,6 +208,7 @@ func (e *engine) interval(s *session, now time.Time) {
 			obs = append(obs, o)
 		}
 	}
+	oneWay(obs)
 	if len(obs) > 0 {
 		e.frame(core.Frame{Type: "SIPREC RTP", Received: at, Observations: obs})
 	}
@@ -207,6 +217,9 @@ func (e *engine) interval(s *session, now time.Time) {
 // leave ends all sessions as the server stops. The recorded calls go on, so nothing is cleared.
 func (e *engine) leave(now time.Time) {
 	at := call.At(now)
+	for _, s := range e.sessions {
+		s.finish()
+	}
 	for _, s := range e.sessions {
 		e.bye(s, now)
 		e.end(s, ending{frame: core.Frame{Type: "SIPREC stop", Received: at}, at: at})

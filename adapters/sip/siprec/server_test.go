@@ -230,6 +230,9 @@ func TestSRTP(t *testing.T) {
 			if a.Packets != 99 || a.Lost != 1 || a.Encrypted || a.LevelDBM0 == nil {
 				t.Errorf("decrypted stream: %+v", a)
 			}
+			if len(a.Flags) != 1 || a.Flags[0] != call.FlagOneWay {
+				t.Errorf("the other one is silent, and the flags are %v", a.Flags)
+			}
 			if b.Packets != 0 || len(b.Flags) != 1 || b.Flags[0] != call.FlagNoMedia {
 				t.Errorf("stream without the key: %+v", b)
 			}
@@ -303,6 +306,20 @@ func TestChanges(t *testing.T) {
 			t.Errorf("report without an id or time of its own: %+v", o)
 		}
 		seen[id] = true
+	}
+}
+
+// TestPipelined: requests in one segment are answered in their order.
+func TestPipelined(t *testing.T) {
+	s := serve(t, nil)
+	c := s.tcp("pipe")
+	phones := []*phone{newPhone(t, "127.0.0.1", 0xa)}
+	answered(t, c.invite("", offer(1, phones), metadata("complete", "")), phones)
+	c.send(c.text("INFO", 2, 0, "", "", "") + c.text("UPDATE", 3, 0, "", "application/sdp", offer(2, phones)) + c.text("BYE", 4, 0, "", "", ""))
+	for i, want := range []string{"2 INFO", "3 UPDATE", "4 BYE"} {
+		if m := c.receive(); m.code() != 200 || m.header.Get("Cseq") != want {
+			t.Errorf("answer %d is %s to %s", i+1, m.first, m.header.Get("Cseq"))
+		}
 	}
 }
 

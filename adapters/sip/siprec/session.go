@@ -161,7 +161,7 @@ func (e *engine) begin(m *message, b *body, timer refresher, now time.Time) {
 	e.sessions[m.callID] = s
 	s.use(+1)
 	e.learn(s, m, b, now)
-	s.accepted = e.answer(m, reply{code: 200, reason: "OK", tag: tag, headers: e.acceptance(m, timer), kind: sdp.TypeSDP, body: s.answer}, now)
+	s.accepted = e.answer(m, reply{code: 200, reason: "OK", tag: tag, headers: acceptance(m, timer), kind: sdp.TypeSDP, body: s.answer}, now)
 	s.acceptedSeq = m.cseq
 	s.accepted.session = s
 	e.repeatLater(s.accepted, timerT1, now)
@@ -169,8 +169,8 @@ func (e *engine) begin(m *message, b *body, timer refresher, now time.Time) {
 	s.quality = e.timers.start(now.Add(e.cfg.QualityInterval), func(now time.Time) { e.interval(s, now) })
 }
 
-func (e *engine) acceptance(m *message, timer refresher) []string {
-	h := []string{e.contact(m), allowed, supported, accepted}
+func acceptance(m *message, timer refresher) []string {
+	h := []string{contact(m.path), allowed, supported, accepted}
 	if timer.interval > 0 {
 		h = append(h, timer.header())
 		if timer.theirs {
@@ -236,7 +236,7 @@ func (e *engine) modify(s *session, m *message, now time.Time) {
 		e.refused(m, reply{code: 422, reason: "Session Interval Too Small", headers: []string{minSE}}, now)
 		return
 	}
-	r := reply{code: 200, reason: "OK", headers: e.acceptance(m, timer)}
+	r := reply{code: 200, reason: "OK", headers: acceptance(m, timer)}
 	if b.desc != nil {
 		if err := e.negotiate(s, &b, m.at); err != nil {
 			e.refused(m, reply{code: 488, reason: "Not Acceptable Here", headers: []string{e.warning(quotable(err))}}, now)

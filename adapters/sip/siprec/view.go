@@ -15,7 +15,8 @@ type view struct {
 type person struct {
 	Participant
 	from    time.Time // associated; zero when not said
-	gone    bool      // disassociated
+	in      []string  // sessions it takes part in, as far as the metadata says
+	gone    bool      // it left them all
 	send    []string  // stream ids
 	recv    []string
 	listens bool // the metadata says what it hears, and that it sends nothing
@@ -38,10 +39,7 @@ func (v *view) apply(m *Metadata) int {
 	}
 	for _, a := range m.Attendances {
 		if p := v.find(a.Participant); p != nil {
-			p.gone = a.Over
-			if !a.From.IsZero() {
-				p.from = a.From
-			}
+			p.attend(a)
 		}
 	}
 	for _, f := range m.Flows {
@@ -82,6 +80,18 @@ func (v *view) stream(s Stream) int {
 	}
 	v.labels[s.ID] = s.Label
 	return 0
+}
+
+// attend takes its part in a session: who leaves one may have come to another, as in a transfer.
+func (p *person) attend(a Attendance) {
+	if !a.From.IsZero() {
+		p.from = a.From
+	}
+	p.in = slices.DeleteFunc(p.in, func(s string) bool { return s == a.Session || a.Session == "" })
+	if !a.Over && len(p.in) < maxMetaStreams {
+		p.in = append(p.in, a.Session)
+	}
+	p.gone = len(p.in) == 0
 }
 
 func (p *person) flow(f Flow) {
