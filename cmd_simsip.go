@@ -187,10 +187,10 @@ func (f *simSIPFlags) intro(t *trunk.Trunk) string {
 		return b.String()
 	}
 	fmt.Fprintf(&b, "HEPv3 goes to %s (UDP). For a gateway that hears it, ctigate.yaml:\n\n"+
-		"  switches:\n    - id: trunk\n      kind: sip\n      pbx: [%q]\n      correlation_headers: [X-Call-Ref]\n"+
-		"      hep:\n        listen: %s\n", f.opt.HEP, pbx, f.opt.HEP)
+		"switches:\n  - id: trunk\n    kind: sip\n    pbx: [%q]\n    correlation_headers: [X-Call-Ref]\n"+
+		"    hep:\n      listen: %s\n", f.opt.HEP, pbx, f.opt.HEP)
 	if f.opt.HEPKey != "" {
-		fmt.Fprintf(&b, "        key: %q\n", f.opt.HEPKey)
+		fmt.Fprintf(&b, "      key: {env: CTIGATE_HEP_KEY}\n\nand export CTIGATE_HEP_KEY=%q before ctigate run.\n", f.opt.HEPKey)
 	}
 	return b.String()
 }

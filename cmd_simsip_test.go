@@ -48,10 +48,20 @@ func TestSimSIPLive(t *testing.T) {
 	if code != exitOK {
 		t.Fatalf("exit %d, %q", code, errOut)
 	}
-	for _, want := range []string{"SIP trunk: carrier 127.0.0.1:", "kind: sip", "listen: 127.0.0.1:9\n", `key: "s3cret"`, "SIP messages", "nobody listened"} {
+	for _, want := range []string{"SIP trunk: carrier 127.0.0.1:", "kind: sip", "listen: 127.0.0.1:9\n", `CTIGATE_HEP_KEY="s3cret"`, "SIP messages", "nobody listened"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in %s", want, out)
 		}
+	}
+	_, yaml, _ := strings.Cut(out, "\n\n")
+	yaml, _, _ = strings.Cut(yaml, "\n\n")
+	conf := filepath.Join(t.TempDir(), "ctigate.yaml")
+	if err := os.WriteFile(conf, []byte(yaml+"\nsinks: [{kind: stdout}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CTIGATE_HEP_KEY", "s3cret")
+	if code, _, errOut := cli(t, "config", "print", "-c", conf); code != exitOK {
+		t.Errorf("what it says to write is refused: %s\n%s", errOut, yaml)
 	}
 	if i, err := os.Stat(name); err != nil || i.Size() < 1000 {
 		t.Errorf("%v %v", i, err)

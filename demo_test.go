@@ -48,6 +48,21 @@ func (w *trigger) Write(b []byte) (int, error) {
 	return w.Buffer.Write(b)
 }
 
+// The trunk's calls are heard, and how they sound is published.
+func TestDemoHearsTheTrunk(t *testing.T) {
+	code, out, errOut := cli(t, "demo", "--for", "6s", "--rate", "6", "--speed", "40", "--kafka-port", "0")
+	if code != exitOK {
+		t.Fatalf("exit %d\n%s", code, errOut)
+	}
+	m := regexp.MustCompile(`cti\.media\.v1 +(\d+) messages`).FindStringSubmatch(out)
+	if m == nil {
+		t.Fatalf("no media.quality in %s", out)
+	}
+	if n, _ := strconv.Atoi(m[1]); n < 20 {
+		t.Errorf("%s: fewer than 20", m[0])
+	}
+}
+
 func TestDemoEndsOnASignalWithinItsBound(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
