@@ -46,7 +46,7 @@ type engine struct {
 	measure  media.Options
 	heardRTP call.Time // any RTP of a known stream
 
-	obs []call.Observation // of the message in hand
+	obs []call.Observation // of the message in hand; its room is used again
 	m   *message           // in hand; nil for what time brings
 }
 
@@ -129,8 +129,9 @@ func (e *engine) message(p *wire.Packet) {
 
 // flush hands over the message in hand and what was observed in it.
 func (e *engine) flush(name string, raw []byte, received call.Time) {
-	obs := e.obs
-	e.obs = nil
+	obs := append([]call.Observation(nil), e.obs...)
+	clear(e.obs)
+	e.obs = e.obs[:0]
 	e.keep(e.out.Frame(core.Frame{Type: name, Raw: raw, Received: received, Observations: obs}))
 }
 

@@ -30,6 +30,7 @@ type message struct {
 	at       call.Time
 	received call.Time
 	raw      []byte
+	named    call.Native // see native
 }
 
 // newParser is sipgo's, for messages of at most limit bytes. It reads what RFC 4475 calls valid, and more: understand
@@ -96,7 +97,7 @@ func (m *message) index() error {
 		m.method = string(seq.MethodName)
 		return m.plausibleStatus()
 	}
-	if m.method != string(seq.MethodName) {
+	if !strings.EqualFold(m.method, string(seq.MethodName)) {
 		return fmt.Errorf("it is a request of %s and its CSeq says %s (RFC 3261, 8.1.1.5)", m.method, seq.MethodName)
 	}
 	return m.plausibleRequest(from, to)
@@ -115,7 +116,7 @@ func (m *message) plausibleRequest(from *sipgo.FromHeader, to *sipgo.ToHeader) e
 		return fmt.Errorf("its first line %.80q does not end in SIP/2.0", line)
 	}
 	for _, u := range []*sipgo.Uri{&m.req.Recipient, &from.Address, &to.Address} {
-		if sip := u.Scheme == "sip" || u.Scheme == "sips"; sip && (u.Host == "" || strings.ContainsAny(u.Host, " \t<>\"")) {
+		if sip := u.Scheme == "sip" || u.Scheme == "sips"; sip && (u.Host == "" || strings.ContainsAny(u.Host, "<>\"")) {
 			return fmt.Errorf("the URI %.80q has no host", u.String())
 		}
 	}
@@ -218,7 +219,10 @@ func (m *message) name() string {
 
 // native names the message, the same for every copy of it.
 func (m *message) native() call.Native {
-	return call.Native{Type: m.name(), ID: m.callID + "/" + m.fromTag + "/" + m.toTag + "/" + strconv.FormatUint(uint64(m.cseq), 10)}
+	if m.named.ID == "" {
+		m.named = call.Native{Type: m.name(), ID: m.callID + "/" + m.fromTag + "/" + m.toTag + "/" + strconv.FormatUint(uint64(m.cseq), 10)}
+	}
+	return m.named
 }
 
 // description is the SDP in the message's body, nil when there is none that can be read.
