@@ -3,10 +3,12 @@ package siprec
 import (
 	"fmt"
 	"net/netip"
+	"runtime"
 	"testing"
 
 	"github.com/pion/srtp/v3"
 
+	"github.com/ctigate/ctigate/adapters/adaptertest"
 	"github.com/ctigate/ctigate/adapters/sip/media"
 	"github.com/ctigate/ctigate/adapters/sip/sdp"
 	"github.com/ctigate/ctigate/core"
@@ -81,4 +83,43 @@ func BenchmarkPacket(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkLoopback sends RTP of 400 streams through the kernel, as fast as one goroutine writes it.
+func BenchmarkLoopback(b *testing.B) {
+	s := serve(b, nil)
+	var before runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	const sessions = 200
+	phones := make([]*phone, 0, 2*sessions)
+	for i := range sessions {
+		p := []*phone{newPhone(b, "127.0.0.1", 1), newPhone(b, "127.0.0.1", 2)}
+		c := s.udp(fmt.Sprint("load", i))
+		answered(b, c.invite("", offer(1, p), metadata("complete", "")), p)
+		phones = append(phones, p...)
+	}
+	var after runtime.MemStats
+	s.until("the legs", func(l adaptertest.Log) bool { return len(observations(l, call.LegCreated)) == 2*sessions })
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	b.ResetTimer()
+	for i := range b.N {
+		p := phones[i%len(phones)]
+		p.sendRTP(b, p.next(0))
+	}
+	b.StopTimer()
+	if err := s.stop(); err != nil {
+		b.Fatal(err)
+	}
+	var got, sent uint64 = 0, uint64(b.N)
+	for _, o := range observations(s.rec.Log(), call.LegQuality) {
+		if o.Quality.Final {
+			got += o.Quality.Packets
+		}
+	}
+	used := after.HeapAlloc + after.StackInuse - before.HeapAlloc - before.StackInuse
+	b.ReportMetric(float64(used)/1024/2/sessions, "KiB/stream")
+	b.ReportMetric(float64(sent-got)*100/float64(sent), "%lost")
+	b.ReportMetric(float64(sent)/b.Elapsed().Seconds(), "packets/s")
 }
