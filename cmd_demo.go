@@ -230,7 +230,7 @@ func freeUDP() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("looking for a free UDP port: %w", err)
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }() // it was only to find the port
 	return c.LocalAddr().String(), nil
 }
 

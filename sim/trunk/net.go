@@ -152,7 +152,7 @@ func (n *sockets) media(*endpoint) (*mediaPort, error) {
 
 // shut closes the socket opened last.
 func (n *sockets) shut(e *endpoint) {
-	e.conn.Close()
+	_ = e.conn.Close() // nothing was sent through it
 	n.all = n.all[:len(n.all)-1]
 }
 
@@ -176,10 +176,10 @@ func (n *sockets) send(src *endpoint, p Packet) error {
 
 func (n *sockets) close() {
 	for _, c := range n.all {
-		c.Close()
+		_ = c.Close() // what was sent is sent
 	}
 	if n.hep != nil {
-		n.hep.Close()
+		_ = n.hep.Close()
 	}
 	n.group.Wait()
 }

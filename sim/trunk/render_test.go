@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
-	"hash"
 	"slices"
 	"strings"
 	"testing"
@@ -59,7 +58,7 @@ func one(t testing.TB, script, profile string, change func(*Options)) ([]Packet,
 }
 
 func digest(t *testing.T, opt Options) string {
-	var h hash.Hash = sha256.New()
+	h := sha256.New()
 	_, err := Render(opt, 0, func(p Packet) error { _, err := h.Write(AppendHEP(nil, p, "k")); return err })
 	if err != nil {
 		t.Fatal(err)
