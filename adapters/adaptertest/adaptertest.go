@@ -19,6 +19,9 @@ type Harness struct {
 	Secret string
 	// NoLogin says that the protocol has no login that could be refused.
 	NoLogin bool
+	// Listens says that the adapter waits for the switch to connect, or only watches: it has no link that could be lost,
+	// and an absent switch is merely silent. Cut may then be nil.
+	Listens bool
 }
 
 // Options ask for a particular switch.
@@ -58,6 +61,9 @@ func Run(t *testing.T, h Harness) {
 			if c.refuse && h.NoLogin {
 				t.Skip("the protocol has no login")
 			}
+			if c.linked && h.Listens {
+				t.Skip("the adapter has no link to lose")
+			}
 			sw := h.Open(t, Options{Refuse: c.refuse})
 			t.Cleanup(sw.Close)
 			if c.name == garbage && sw.Garbage == nil {
@@ -73,6 +79,7 @@ func Run(t *testing.T, h Harness) {
 type check struct {
 	name   string
 	refuse bool
+	linked bool // about a link that the adapter makes
 	run    func(*run) error
 }
 
@@ -82,12 +89,12 @@ var checks = []check{
 	{name: "events arrive in order after Up", run: inOrder},
 	{name: "an ended context ends Run with nil", run: endsWithContext},
 	{name: "a context that is over before Run ends it with nil", run: overBefore},
-	{name: "a lost link ends Run with an error and Run works again", run: lostLink},
+	{name: "a lost link ends Run with an error and Run works again", linked: true, run: lostLink},
 	{name: "a blocked router slows the adapter and reorders nothing", run: backpressure},
 	{name: "an ended context ends Run while the router blocks", run: endsWhileBlocked},
 	{name: "an emitter's error ends Run", run: emitterError},
 	{name: "a refused login is permanent", refuse: true, run: refused},
-	{name: "an absent switch is not permanent", run: absent},
+	{name: "an absent switch is not permanent", linked: true, run: absent},
 	{name: garbage, run: deadLetters},
 	{name: "no goroutine is left", run: noLeak},
 }

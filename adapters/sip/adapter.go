@@ -9,6 +9,7 @@ import (
 
 	"github.com/ctigate/ctigate/adapters/sip/capture"
 	"github.com/ctigate/ctigate/adapters/sip/hep"
+	"github.com/ctigate/ctigate/adapters/sip/siprec"
 	"github.com/ctigate/ctigate/adapters/sip/wire"
 	"github.com/ctigate/ctigate/core"
 	"github.com/ctigate/ctigate/core/call"
@@ -117,6 +118,17 @@ func (s *session) open() (ways []way, closeAll func(), err error) {
 		ways = append(ways, way{"hep", func(ctx context.Context) error {
 			return server.Run(ctx, s.relayed, s.out.Count, s.unreadable)
 		}})
+	}
+	if c := s.cfg.SIPREC; c != nil {
+		server, err := siprec.New(c, s.env.Log)
+		if err == nil {
+			err = server.Listen()
+		}
+		if err != nil {
+			return nil, closeAll, fmt.Errorf("listening for recording clients: %w", err)
+		}
+		closers = append(closers, server.Close)
+		ways = append(ways, way{"siprec", func(ctx context.Context) error { return server.Run(ctx, s.out) }})
 	}
 	return ways, closeAll, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ctigate/ctigate/adapters/sip/capture"
 	"github.com/ctigate/ctigate/adapters/sip/hep"
+	"github.com/ctigate/ctigate/adapters/sip/siprec"
 	"github.com/ctigate/ctigate/core"
 )
 
@@ -36,18 +37,19 @@ const (
 
 // Config is the settings of one SIP link. At least one way in is needed. A zero field takes its default.
 type Config struct {
-	Capture            *Capture    `yaml:"capture"`             // packets of a network interface
-	HEP                *hep.Config `yaml:"hep"`                 // packets from capture agents
-	PBX                []string    `yaml:"pbx"`                 // addresses of switches: IP, IP:port or CIDR; learned when left out
-	View               string      `yaml:"view"`                // auto or trunk
-	CorrelationHeaders []string    `yaml:"correlation_headers"` // of INVITEs: equal values are one call, on other switches too
-	Variables          []string    `yaml:"variables"`           // headers of INVITEs to carry as attributes
-	Quality            Quality     `yaml:"quality"`
-	MaxDialogs         int         `yaml:"max_dialogs"`       // followed at once
-	MaxStreams         int         `yaml:"max_streams"`       // RTP streams measured at once
-	MaxMessageBytes    int         `yaml:"max_message_bytes"` // of one SIP message
-	Queue              int         `yaml:"queue"`             // frames that may wait for the router
-	Raw                bool        `yaml:"raw"`               // also deliver every SIP message to the raw stream, for audit
+	Capture            *Capture       `yaml:"capture"`             // packets of a network interface
+	HEP                *hep.Config    `yaml:"hep"`                 // packets from capture agents
+	SIPREC             *siprec.Config `yaml:"siprec"`              // streams from recording clients
+	PBX                []string       `yaml:"pbx"`                 // addresses of switches: IP, IP:port or CIDR; learned when left out
+	View               string         `yaml:"view"`                // auto or trunk
+	CorrelationHeaders []string       `yaml:"correlation_headers"` // of INVITEs: equal values are one call, on other switches too
+	Variables          []string       `yaml:"variables"`           // headers of INVITEs to carry as attributes
+	Quality            Quality        `yaml:"quality"`
+	MaxDialogs         int            `yaml:"max_dialogs"`       // followed at once
+	MaxStreams         int            `yaml:"max_streams"`       // RTP streams measured at once
+	MaxMessageBytes    int            `yaml:"max_message_bytes"` // of one SIP message
+	Queue              int            `yaml:"queue"`             // frames that may wait for the router
+	Raw                bool           `yaml:"raw"`               // also deliver every SIP message to the raw stream, for audit
 }
 
 // Quality is how RTP is measured.
@@ -118,8 +120,11 @@ func (c *Config) Validate() []error {
 }
 
 func (c *Config) validateWays() (errs []error) {
-	if c.Capture == nil && c.HEP == nil {
-		errs = append(errs, errors.New("capture: no way in is set: give capture or hep"))
+	if c.Capture == nil && c.HEP == nil && c.SIPREC == nil {
+		errs = append(errs, errors.New("capture: no way in is set: give capture, hep or siprec"))
+	}
+	if c.SIPREC != nil {
+		errs = append(errs, under("siprec", c.SIPREC.Validate())...)
 	}
 	if c.Capture != nil {
 		if _, err := c.Capture.live(0); err != nil {

@@ -68,6 +68,16 @@ func (s *Server) Listen() error {
 	return err
 }
 
+// Close closes what Listen has opened, when Run is not going to serve it.
+func (s *Server) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.bound != nil {
+		s.bound.close()
+		s.bound = nil
+	}
+}
+
 // Addr is where the server listens by a transport (UDP, TCP or TLS); not valid before Listen, or when it does not.
 func (s *Server) Addr(transport string) netip.AddrPort {
 	s.mu.Lock()
