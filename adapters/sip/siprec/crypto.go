@@ -26,7 +26,7 @@ var suites = [...]struct {
 	{"AES_CM_128_HMAC_SHA1_32", srtp.ProtectionProfileAes128CmHmacSha1_32},
 }
 
-// maxSources bounds the SSRCs of one stream that a context is kept for: it remembers each that it was shown.
+// maxSources bounds the SSRCs of one stream that a context remembers.
 const maxSources = 32
 
 // acceptCrypto picks the first line of an offer that can be decrypted, and makes ours.
@@ -73,53 +73,68 @@ func parameters(c sdp.Crypto) (mki []byte, err error) {
 }
 
 // decipher undoes the SRTP of one stream. It is for one goroutine at a time.
+//
+// A context remembers every source it is shown, before it knows whether the packet is genuine. So a source that is new is
+// shown to a context on probation first: what is forged neither grows the true one nor makes it forget its rollovers.
 type decipher struct {
 	crypto  sdp.Crypto
 	context *srtp.Context
-	seen    map[uint32]struct{}
+	seen    map[uint32]struct{} // sources with a genuine packet
+	probe   *srtp.Context
+	probed  int // packets shown to probe
 	buf     []byte
 }
 
 func newDecipher(c sdp.Crypto) (*decipher, error) {
-	d := &decipher{crypto: c}
-	return d, d.renew()
+	d := &decipher{crypto: c, seen: map[uint32]struct{}{}}
+	var err error
+	d.context, err = d.fresh()
+	return d, err
 }
 
-// renew makes a context that remembers nothing.
-func (d *decipher) renew() error {
+// fresh makes a context that remembers nothing.
+func (d *decipher) fresh() (*srtp.Context, error) {
 	key, salt, err := d.crypto.Master()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	mki, err := parameters(d.crypto)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var options []srtp.ContextOption
+	// Repeated packets are measured as duplicates, and change nothing else here.
+	options := []srtp.ContextOption{srtp.SRTPNoReplayProtection(), srtp.SRTCPNoReplayProtection()}
 	if len(mki) > 0 {
 		options = append(options, srtp.MasterKeyIndicator(mki))
 	}
-	// Repeated packets are measured as duplicates, and change nothing else here.
-	options = append(options, srtp.SRTPNoReplayProtection(), srtp.SRTCPNoReplayProtection())
 	for i := range suites {
 		if suites[i].name == d.crypto.Suite {
-			d.context, err = srtp.CreateContext(key, salt, suites[i].profile, options...)
-			d.seen = map[uint32]struct{}{}
-			return err
+			return srtp.CreateContext(key, salt, suites[i].profile, options...)
 		}
 	}
-	return errors.New("SRTP suite " + d.crypto.Suite + " is not supported")
+	return nil, errors.New("SRTP suite " + d.crypto.Suite + " is not supported")
 }
 
-// remember bounds the sources: an unauthenticated packet makes the context remember its SSRC too.
-func (d *decipher) remember(ssrc uint32) error {
+// admit reports an error unless ssrc is known, or open finds its packet genuine.
+func (d *decipher) admit(ssrc uint32, open func(*srtp.Context) error) (err error) {
 	if _, ok := d.seen[ssrc]; ok {
 		return nil
 	}
-	if len(d.seen) >= maxSources {
-		if err := d.renew(); err != nil {
+	if d.probe == nil || d.probed >= maxSources {
+		if d.probe, err = d.fresh(); err != nil {
 			return err
 		}
+		d.probed = 0
+	}
+	d.probed++
+	if err := open(d.probe); err != nil {
+		return err
+	}
+	if len(d.seen) >= maxSources {
+		if d.context, err = d.fresh(); err != nil {
+			return err
+		}
+		clear(d.seen)
 	}
 	d.seen[ssrc] = struct{}{}
 	return nil
@@ -130,7 +145,11 @@ func (d *decipher) rtp(b []byte) ([]byte, error) {
 	if len(b) < 12 {
 		return nil, errShort
 	}
-	if err := d.remember(binary.BigEndian.Uint32(b[8:])); err != nil {
+	err := d.admit(binary.BigEndian.Uint32(b[8:]), func(c *srtp.Context) error {
+		_, err := c.DecryptRTP(nil, b, nil)
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	out, err := d.context.DecryptRTP(d.buf[:0], b, nil)
@@ -145,7 +164,11 @@ func (d *decipher) rtcp(b []byte) ([]byte, error) {
 	if len(b) < 8 {
 		return nil, errShort
 	}
-	if err := d.remember(binary.BigEndian.Uint32(b[4:])); err != nil {
+	err := d.admit(binary.BigEndian.Uint32(b[4:]), func(c *srtp.Context) error {
+		_, err := c.DecryptRTCP(nil, b, nil)
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	return d.context.DecryptRTCP(nil, b, nil)
