@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/ctigate/ctigate/adapters/sip/media"
 )
 
 // Transports a recording server can be reached by.
@@ -28,6 +30,7 @@ const (
 	DefaultRTPPorts        = "30000-30999"
 	DefaultMaxSessions     = 1000
 	DefaultQualityInterval = 10 * time.Second
+	DefaultJitterBuffer    = media.DefaultJitterBufferMS * time.Millisecond
 )
 
 // Config is the settings of one session recording server. A zero field takes its default.
@@ -45,6 +48,7 @@ type Config struct {
 	CorrelationHeaders []string      `yaml:"correlation_headers"` // INVITE headers or metadata elements that mark legs of one interaction
 	Attributes         []string      `yaml:"attributes"`          // INVITE headers or metadata elements to carry as attributes of the call
 	QualityInterval    time.Duration `yaml:"quality_interval"`    // between two reports on a stream
+	JitterBuffer       time.Duration `yaml:"jitter_buffer"`       // assumed of receivers: what comes later is lost to the MOS
 }
 
 // TLSConfig is where TLS is listened for, and how both sides show who they are.
@@ -68,6 +72,7 @@ func (c *Config) withDefaults() Config {
 	setDefault(&d.RTPPorts, DefaultRTPPorts)
 	setDefault(&d.MaxSessions, DefaultMaxSessions)
 	setDefault(&d.QualityInterval, DefaultQualityInterval)
+	setDefault(&d.JitterBuffer, DefaultJitterBuffer)
 	if d.TLS != nil {
 		s := *d.TLS
 		setDefault(&s.Listen, DefaultTLSListen)
@@ -102,6 +107,7 @@ func (c *Config) Validate() []error {
 	}
 	errs = append(errs, inRange("max_sessions", d.MaxSessions, 1, 100_000)...)
 	errs = append(errs, inRange("quality_interval", d.QualityInterval, time.Second, time.Hour)...)
+	errs = append(errs, inRange("jitter_buffer", d.JitterBuffer, time.Millisecond, 2*time.Second)...)
 	errs = append(errs, names("call_id_headers", d.CallIDHeaders)...)
 	errs = append(errs, names("correlation_headers", d.CorrelationHeaders)...)
 	errs = append(errs, names("attributes", d.Attributes)...)

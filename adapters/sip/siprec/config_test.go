@@ -68,6 +68,7 @@ func TestConfigFaults(t *testing.T) {
 		{"streams", func(c *Config) { c.MaxStreams = 501 }, "max_streams: 501 is outside 0 to 500"},
 		{"sessions", func(c *Config) { c.MaxSessions = -1 }, "max_sessions: -1"},
 		{"interval", func(c *Config) { c.QualityInterval = time.Millisecond }, "quality_interval: 1ms"},
+		{"jitter buffer", func(c *Config) { c.JitterBuffer = time.Minute }, "jitter_buffer: 1m0s"},
 		{"network", func(c *Config) { c.AllowFrom = []string{"10.0.0.0/8", "x"} }, `allow_from[1]: "x"`},
 		{"header", func(c *Config) { c.CallIDHeaders = []string{"X-A", "X B"} }, `call_id_headers[1]: "X B"`},
 		{"attribute", func(c *Config) { c.Attributes = []string{""} }, `attributes[0]: ""`},

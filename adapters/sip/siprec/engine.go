@@ -61,7 +61,8 @@ func newEngine(s *Server, out core.Emitter) *engine {
 			bind = netip.IPv6Unspecified()
 		}
 	}
-	return &engine{cfg: &s.cfg, log: s.log, out: out, media: s.media, ports: newPorts(bind, s.first, s.last),
+	return &engine{cfg: &s.cfg, log: s.log, out: out, media: s.media,
+		options: media.Options{JitterBufferMS: float64(s.cfg.JitterBuffer) / float64(time.Millisecond)}, ports: newPorts(bind, s.first, s.last),
 		sessions: map[string]*session{}, tx: newTransactions(), asking: map[string]*asking{},
 		digits: make(chan digit, digitQueue), seed: maphash.MakeSeed()}
 }

@@ -68,7 +68,7 @@ func (s *Server) Listen() error {
 	return err
 }
 
-// Close closes what Listen has opened, when Run is not going to serve it.
+// Close closes what Listen has opened, when Run is not going to serve it. Run does it itself at its end.
 func (s *Server) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,12 +122,10 @@ func (s *Server) Run(ctx context.Context, out core.Emitter) error {
 	s.mu.Lock()
 	b := s.bound
 	s.mu.Unlock()
-	defer func() {
-		b.close()
-		s.mu.Lock()
-		s.bound = nil
-		s.mu.Unlock()
-	}()
+	if b == nil {
+		return errors.New("serving SIPREC: closed before it began")
+	}
+	defer s.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r := &run{s: s, ctx: ctx, out: out, in: make(chan inbound, inboundQueue),

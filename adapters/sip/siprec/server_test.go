@@ -383,5 +383,9 @@ func TestRunAgain(t *testing.T) {
 	if s.Addr(TCP) != addr {
 		t.Errorf("it listens on %v", s.Addr(TCP))
 	}
-	s.bound.close()
+	s.Close()
+	s.Close()
+	if s.Addr(TCP).IsValid() {
+		t.Error("it listens after Close")
+	}
 }
