@@ -41,6 +41,11 @@ Traces hold everything the switch said: numbers, names, variables. Treat them as
 			if err != nil {
 				return err
 			}
+			for _, s := range switches {
+				if s.Kind == "sip" {
+					return usageError{fmt.Errorf("recording switch %s: of SIP links, packets are recorded: use tcpdump -w %s.pcap, which 'ctigate replay --kind sip' reads; or name others with --switch", s.ID, s.ID)}
+				}
+			}
 			defer endOnSignal(cmd)()
 			ctx := cmd.Context()
 			if length > 0 {

@@ -178,6 +178,9 @@ func (d *decoder) decode(n ast.Node, v reflect.Value, path string, more ...refle
 	for v.Kind() == reflect.Pointer && !custom(v.Type()) {
 		if v.IsNil() {
 			v.Set(reflect.New(v.Type().Elem()))
+			if section, ok := v.Interface().(interface{ SetDefaults() }); ok {
+				section.SetDefaults()
+			}
 		}
 		v = v.Elem()
 	}

@@ -66,6 +66,9 @@ type Capture struct {
 	RingBytes   int      `yaml:"ring_bytes"`  // buffer shared with the kernel
 }
 
+// SetDefaults fills in every default.
+func (c *Capture) SetDefaults() { c.RingBytes = capture.DefaultRingBytes }
+
 // NewConfig returns a Config with every default filled in, to decode a configuration over.
 func NewConfig() *Config {
 	c := (&Config{}).withDefaults()

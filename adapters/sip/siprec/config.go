@@ -66,6 +66,9 @@ func NewConfig() *Config {
 	return &c
 }
 
+// SetDefaults fills in every default, for a section that a configuration has: what is in effect can be printed.
+func (c *Config) SetDefaults() { *c = *NewConfig() }
+
 func (c *Config) withDefaults() Config {
 	d := *c
 	setDefault(&d.Listen, DefaultListen)
