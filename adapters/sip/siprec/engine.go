@@ -1,6 +1,7 @@
 package siprec
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"hash/maphash"
@@ -116,6 +117,7 @@ func (e *engine) deadLetter(d core.DeadLetter, now time.Time) {
 		e.out.Count(CountShedDead, 1)
 		return
 	}
+	mask(d.Raw)
 	e.emitted(e.out.DeadLetter(d))
 }
 
@@ -131,7 +133,20 @@ func (e *engine) frame(f core.Frame) {
 		e.out.Count(core.CountDropped, 1)
 		return
 	}
+	mask(f.Raw)
 	e.emitted(e.out.Frame(f))
+}
+
+// mask blots out the SRTP keys (RFC 4568) in a message that leaves the engine: they would open the call to whoever reads
+// the raw or the dead-letter stream.
+func mask(raw []byte) {
+	mark := []byte("inline:")
+	for i := bytes.Index(raw, mark); i >= 0; i = bytes.Index(raw, mark) {
+		raw = raw[i+len(mark):]
+		for j := 0; j < len(raw) && raw[j] > ' ' && raw[j] != '|'; j++ {
+			raw[j] = 'x'
+		}
+	}
 }
 
 // request is the way of one request (RFC 3261, 8.2 and 12.2.2).

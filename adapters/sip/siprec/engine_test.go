@@ -371,9 +371,16 @@ func TestNoMetadata(t *testing.T) {
 	if o := observations(l, call.LegCreated); len(o) != 2 || o[1].Leg != "a;pb" || o[1].Parent != "a;96" || len(observations(l, call.LegCleared)) != 0 {
 		t.Errorf("legs: %+v", o)
 	}
+	// The recorded call's Call-ID comes later still.
+	b.cfg.CallIDHeaders = []string{"sipSessionID"}
+	b.get(peer, "UDP", sipText("UPDATE", "a", tag, 30, "", "application/rs-metadata+xml", metadata("complete", "")))
+	l = b.rec.Log()
+	if u := observations(l, call.LegUpdated); len(u) != 2 || u[1].Leg != "a;96" || u[1].SIPCallID != "original@pbx" {
+		t.Errorf("updates: %+v", u)
+	}
 	// Another document with new ids for the same people makes no new legs.
 	again := strings.NewReplacer(`"pa"`, `"pa2"`, `"pb"`, `"pb2"`).Replace(metadata("complete", ""))
-	b.get(peer, "UDP", sipText("UPDATE", "a", tag, 3, "", "application/rs-metadata+xml", again))
+	b.get(peer, "UDP", sipText("UPDATE", "a", tag, 31, "", "application/rs-metadata+xml", again))
 	l = b.rec.Log()
 	if n := len(observations(l, call.LegCreated, call.LegCleared)); n != 2 {
 		t.Errorf("new ids made %d legs", n)
@@ -419,6 +426,25 @@ func TestReplaced(t *testing.T) {
 	}
 	if n := len(observations(b.rec.Log(), call.LegCleared)); n != 2 {
 		t.Errorf("%d legs are cleared", n)
+	}
+}
+
+// TestKeysStayHere: no SRTP key leaves with the raw message.
+func TestKeysStayHere(t *testing.T) {
+	b := newBench(t, nil)
+	const key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+	secure := strings.Replace(oneStream, "RTP/AVP", "RTP/SAVP", 1) + "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:" + key + "|2^31\r\n"
+	text := sipText("INVITE", "a", "", 1, "Require: siprec\r\n", "multipart/mixed;boundary=xyz", multipartBody(secure, "no xml"))
+	sent := b.get(peer, "UDP", text)
+	if !starts(sent, "SIP/2.0 200 ") {
+		t.Fatal(sent)
+	}
+	b.get(peer, "UDP", sipText("ACK", "a", tagOf(sent[0].text), 1, "", "text/plain", ""))
+	l := b.rec.Log()
+	for _, raw := range [][]byte{l.Frames[0].Raw, l.DeadLetters[0].Raw} {
+		if strings.Contains(string(raw), key) || len(raw) != len(text) || !strings.Contains(string(raw), "inline:xxxx") || !strings.Contains(string(raw), "|2^31") {
+			t.Errorf("raw: %s", raw)
+		}
 	}
 }
 

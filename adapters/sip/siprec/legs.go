@@ -1,6 +1,7 @@
 package siprec
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"time"
@@ -27,6 +28,8 @@ type leg struct {
 	participant string // its id in the metadata; empty for one that only a stream stands for
 	number      string
 	name        string
+	sipCallID   string // of the recorded call
+	correlation string
 	media       call.Media
 	held        bool
 	gone        bool
@@ -52,6 +55,7 @@ func (e *engine) observe(s *session, m *message) []call.Observation {
 	for _, st := range s.streams {
 		st.owner = st.next
 	}
+	obs = append(obs, e.late(s, m)...)
 	obs = append(obs, s.variables(e.cfg, m)...)
 	obs = append(obs, s.streamStates()...)
 	for i := range obs {
@@ -204,15 +208,35 @@ func (e *engine) arrive(s *session, m *message, p *person, other string) []call.
 	} else {
 		o.Parent, o.Dialed, o.User = s.legs[0].id, l.number, l.number
 	}
-	ids := s.values(e.cfg.CallIDHeaders, m)
-	if n := len(s.legs); n < len(ids) {
-		o.SIPCallID = ids[n]
+	s.legs = append(s.legs, l)
+	l.sipCallID, l.correlation = e.marks(s, len(s.legs)-1, m)
+	o.SIPCallID, o.Correlation = l.sipCallID, l.correlation
+	return []call.Observation{o, {Kind: call.LegConnected, Leg: l.id, At: at}}
+}
+
+// marks are what puts the n-th leg into the interaction of the recorded call, as far as m or the metadata tells. A
+// switch between two dialogs has two Call-IDs: the second one named is the second leg's.
+func (e *engine) marks(s *session, n int, m *message) (sipCallID, correlation string) {
+	if ids := s.values(e.cfg.CallIDHeaders, m); n < len(ids) {
+		sipCallID = ids[n]
 	}
 	if c := s.values(e.cfg.CorrelationHeaders, m); len(c) > 0 {
-		o.Correlation = c[0]
+		correlation = c[0]
 	}
-	s.legs = append(s.legs, l)
-	return []call.Observation{o, {Kind: call.LegConnected, Leg: l.id, At: at}}
+	return sipCallID, correlation
+}
+
+// late tells of marks that came after the legs.
+func (e *engine) late(s *session, m *message) (obs []call.Observation) {
+	for i, l := range s.legs {
+		id, correlation := e.marks(s, i, m)
+		if l.gone || (id == "" || l.sipCallID != "") && (correlation == "" || l.correlation != "") {
+			continue
+		}
+		l.sipCallID, l.correlation = cmp.Or(l.sipCallID, id), cmp.Or(l.correlation, correlation)
+		obs = append(obs, call.Observation{Kind: call.LegUpdated, Leg: l.id, SIPCallID: l.sipCallID, Correlation: l.correlation})
+	}
+	return obs
 }
 
 // since is when a participant came: when the metadata says so, unless that is now but for the rounding, or impossible.

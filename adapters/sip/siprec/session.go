@@ -201,7 +201,7 @@ func (s *session) follow(m *message) {
 func (e *engine) learn(s *session, m *message, b *body, now time.Time) {
 	if b.bad != nil {
 		e.out.Count(CountBadMetadata, 1)
-		e.deadLetter(core.DeadLetter{Raw: m.raw, Reason: b.bad.Error(), Received: m.at}, now)
+		e.deadLetter(core.DeadLetter{Raw: bytes.Clone(m.raw), Reason: b.bad.Error(), Received: m.at}, now)
 	}
 	if b.meta == nil {
 		return
