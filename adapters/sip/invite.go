@@ -58,7 +58,10 @@ func (e *engine) takeInbound(d *dialog, m *message, id identity, rel relation) {
 	if m.req != nil {
 		o.Dialed = m.req.Recipient.User
 	}
-	o.Local = e.roles.registered(id.number) || e.o.View == ViewTrunk && e.roles.isSwitch(d.ends[uac], m)
+	if e.roles.registered(id.number) {
+		o.Local, o.User = true, id.number
+	}
+	o.Local = o.Local || e.o.View == ViewTrunk && e.roles.isSwitch(d.ends[uac], m)
 	o.Unseen, o.Correlation = d.unseen, e.correlation(m)
 	rel.apply(o, d)
 }

@@ -245,6 +245,9 @@ func (t *Tracker) party(o *Observation) Party {
 	case o.Inbound:
 		p.ID, p.Role = o.Number, RoleCaller
 	case external(o):
+		if p.Number != o.Dialed { // the identity that the leg presents is the caller's
+			p.Name = ""
+		}
 		p.ID, p.Number, p.Role = o.Dialed, o.Dialed, RoleExternal
 	default:
 		t.dialedAgent(&p, o)

@@ -60,6 +60,7 @@ func (p *peaks) add(o *peaks) {
 	p.jitter = max(p.jitter, o.jitter)
 	p.gap = max(p.gap, o.gap)
 	p.types.merge(&o.types)
+	p.odd += o.odd
 }
 
 // since is what was added after mark.
@@ -100,14 +101,18 @@ func (s *Stream) fill(q *call.Quality, d *totals, top *peaks) {
 	s.score(q, &d.bursts, pl)
 }
 
-// codec says which payload was seen most, and whether it was agreed.
+// oddShare is how many of its packets make a stream one of a payload type that was not agreed: one in so many. A few are
+// under way when the parties agree on another.
+const oddShare = 20
+
+// codec says which payload was seen most, and whether what came had been agreed.
 func (s *Stream) codec(q *call.Quality, top *peaks) payload {
 	pl, ok := top.types.most(s.formats)
 	if !ok {
 		return payload{}
 	}
 	q.PayloadType, q.Codec, q.ClockRate = int(pl.number), pl.codec, int(pl.rate)
-	if !pl.agreed && len(s.formats) > 0 {
+	if len(s.formats) > 0 && uint64(top.odd)*oddShare > q.Packets {
 		agreed := int(s.formats[0].PayloadType)
 		q.NegotiatedType = &agreed
 		q.Flags = append(q.Flags, call.FlagPayloadType)

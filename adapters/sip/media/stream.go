@@ -65,6 +65,7 @@ type peaks struct {
 	jitter float64 // ms, largest
 	gap    call.Time
 	types  types
+	odd    uint32 // packets whose payload type was not agreed when they came
 }
 
 // waiting is a packet that does not fit the run of sequence numbers. A second one that fits it begins a new run
@@ -231,6 +232,9 @@ func (s *Stream) take(at call.Time, h *header, size int, p place, back uint, ev 
 	s.whole.packets++
 	s.whole.bytes += uint64(size)
 	s.now.types.count(h.pt)
+	if !s.payload.agreed && len(s.formats) > 0 {
+		s.now.odd++
+	}
 	if !s.encrypted {
 		ev = s.look(at, h, p, ev)
 	}
