@@ -7,5 +7,5 @@
 // every event is the one a real switch sends, and an event costs microseconds to make. One goroutine per switch plays
 // all its calls from a heap of timed steps; each connection has a bounded buffer and one writer.
 //
-// It shares no code with the adapters: a bug on both sides would hide itself.
+// It shares no code with the adapters: a bug on both sides would hide itself. Package trunk, below, is a SIP trunk.
 package sim
