@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -213,10 +215,21 @@ func (s *session) pass(now call.Time) {
 	s.engine.advance(now)
 }
 
-// tellClock says how the capture's clock stands to ours: the same machine's for an interface.
+// ownClock reports whether packets are stamped by this machine's clock: on its own interfaces, and by agents that only
+// it can have.
+func (a *adapter) ownClock() bool {
+	if a.cfg.Capture != nil || a.cfg.HEP == nil {
+		return true
+	}
+	host, _, _ := net.SplitHostPort(a.cfg.HEP.Listen)
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+// tellClock says how the clock that stamps packets stands to ours.
 func (s *session) tellClock(now call.Time) {
 	sample := core.ClockSample{Sent: now, Answered: now, Switch: now}
-	if s.live == nil {
+	if !s.ownClock() {
 		s.mu.Lock()
 		best, ok := s.clock.take()
 		s.mu.Unlock()
