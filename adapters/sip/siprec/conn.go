@@ -22,16 +22,18 @@ type parser = *sip.Parser
 
 // Bounds of connections.
 const (
-	maxConns     = 1024
-	maxConnsFrom = 128 // of one address
-	messageTime  = 10 * time.Second
-	idleTime     = 10 * time.Minute // without a message, when no session needs the connection
-	writeTime    = 5 * time.Second
-	queued       = 64 // messages that may wait to be written
+	messageTime = 10 * time.Second // for one to come
+	idleTime    = 10 * time.Minute // without a message, when no session needs the connection
+	writeTime   = 5 * time.Second
+	queued      = 64 // messages that may wait to be written
 )
+
+// maxConns is how many connections there may be: some clients open one for each session. One address may have half.
+func maxConns(sessions int) int { return 2*sessions + 64 }
 
 // conns are the open connections.
 type conns struct {
+	max  int
 	mu   sync.Mutex
 	all  map[*conn]struct{}
 	from map[netip.Addr]int
@@ -40,7 +42,7 @@ type conns struct {
 func (s *conns) add(c *conn, from netip.Addr) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.all) >= maxConns || s.from[from] >= maxConnsFrom {
+	if len(s.all) >= s.max || s.from[from] >= s.max/2 {
 		return false
 	}
 	s.all[c] = struct{}{}

@@ -155,10 +155,9 @@ func (e *engine) handOver(s *session, at call.Time) (obs []call.Observation) {
 		if st.r == nil || st.owner == "" || st.next == st.owner {
 			continue
 		}
-		if o, ok := e.report(s, st, at, true); ok {
+		if o, ok := e.tell(s, st, at, st.r.renew(at, st.active)); ok {
 			obs = append(obs, o)
 		}
-		st.r.renew(at)
 	}
 	return obs
 }
@@ -344,10 +343,14 @@ func (e *engine) report(s *session, st *recorded, at call.Time, final bool) (o c
 	if st.r == nil {
 		return o, false
 	}
-	q := st.r.report(at, final, st.active)
+	return e.tell(s, st, at, st.r.report(at, final, st.active))
+}
+
+// tell makes an observation of a report.
+func (e *engine) tell(s *session, st *recorded, at call.Time, q *call.Quality) (o call.Observation, ok bool) {
 	l := s.legOf(st.owner)
 	if l == nil {
-		if final && q.Packets > 0 {
+		if q.Final && q.Packets > 0 {
 			e.out.Count(CountUnassigned, 1)
 		}
 		return o, false

@@ -14,8 +14,12 @@ import (
 	"github.com/ctigate/ctigate/core/call"
 )
 
-// drainTime is how long a socket whose stream is over is still read: what lies in its buffer came before the end.
-const drainTime = 2 * time.Millisecond
+// maxDrained is how many packets are still taken from a socket whose stream is over: what lies in its buffer came before
+// the end.
+const maxDrained = 4096
+
+// datagram is the longest that is read whole; audio's are far shorter.
+const datagram = 2048
 
 // receiver takes the packets of one stream: one goroutine for RTP, one for RTCP on its own port.
 type receiver struct {
@@ -62,9 +66,8 @@ func (r *receiver) finish() {
 		return
 	}
 	r.finished = true
-	until := time.Now().Add(drainTime)
-	_ = r.pair.rtp.SetReadDeadline(until)
-	_ = r.pair.rtcp.SetReadDeadline(until)
+	_ = r.pair.rtp.SetReadDeadline(time.Unix(1, 0))
+	_ = r.pair.rtcp.SetReadDeadline(time.Unix(1, 0))
 }
 
 // stop returns when nothing more will be counted.
@@ -75,10 +78,14 @@ func (r *receiver) stop() {
 }
 
 func (r *receiver) read(c *net.UDPConn, take func(at call.Time, src netip.AddrPort, b []byte)) {
-	buf := make([]byte, 2048)
+	buf := make([]byte, datagram)
 	for {
 		n, src, err := c.ReadFromUDPAddrPort(buf)
-		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			drain(c, buf, take)
+			return
+		}
+		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err == nil {
@@ -239,6 +246,21 @@ func (g *group) reports(at call.Time, p *media.RTCP) {
 func (r *receiver) report(at call.Time, final, active bool) *call.Quality {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.reported(at, final, active)
+}
+
+// renew is the final report for one party, with what has come already, and begins the statistics anew for another.
+func (r *receiver) renew(at call.Time, active bool) *call.Quality {
+	drain(r.pair.rtp, make([]byte, datagram), r.rtp)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	q := r.reported(at, true, active)
+	r.stream = media.New(r.opt, at)
+	r.stream.Negotiate(r.formats, false)
+	return q
+}
+
+func (r *receiver) reported(at call.Time, final, active bool) *call.Quality {
 	for _, d := range r.stream.Expire(at, final) {
 		r.digit(d)
 	}
@@ -258,14 +280,6 @@ func (r *receiver) report(at call.Time, final, active bool) *call.Quality {
 	}
 	r.marked = r.strange
 	return q
-}
-
-// renew begins the statistics anew, for another party.
-func (r *receiver) renew(at call.Time) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.stream = media.New(r.opt, at)
-	r.stream.Negotiate(r.formats, false)
 }
 
 // lastHeard is when the last packet came.

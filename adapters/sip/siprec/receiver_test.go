@@ -21,7 +21,7 @@ import (
 
 // TestRTCP: reports that a client passes on reach the stream they are about, on their own port and on a shared one.
 func TestRTCP(t *testing.T) {
-	s := serve(t, nil)
+	s := serve(t, func(c *Config) { c.QualityInterval = time.Second })
 	c := s.tcp("rtcp")
 	phones := []*phone{newPhone(t, "127.0.0.1", 0xa), newPhone(t, "127.0.0.1", 0xb)}
 	m := c.invite("", offer(1, phones, "a=sendonly\r\na=rtcp-mux\r\n"), metadata("complete", ""))
@@ -33,7 +33,10 @@ func TestRTCP(t *testing.T) {
 		phones[0].sendRTP(t, phones[0].next(0))
 		phones[1].sendRTP(t, phones[1].next(0))
 	}
-	time.Sleep(20 * time.Millisecond) // so that both streams are known before the reports
+	s.until("both streams to be known", func(l adaptertest.Log) bool {
+		q := observations(l, call.LegQuality)
+		return len(q) >= 2 && q[0].Quality.Packets+q[1].Quality.Packets == 20
+	})
 	report := func(ssrc uint32, jitter uint32) []byte {
 		b, err := (&rtcp.ReceiverReport{SSRC: 1, Reports: []rtcp.ReceptionReport{{SSRC: ssrc, FractionLost: 64, TotalLost: 7, Jitter: jitter}}}).Marshal()
 		if err != nil {

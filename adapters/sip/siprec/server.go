@@ -129,7 +129,7 @@ func (s *Server) Run(ctx context.Context, out core.Emitter) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r := &run{s: s, ctx: ctx, out: out, in: make(chan inbound, inboundQueue),
-		conns:   conns{all: map[*conn]struct{}{}, from: map[netip.Addr]int{}},
+		conns:   conns{max: maxConns(s.cfg.MaxSessions), all: map[*conn]struct{}{}, from: map[netip.Addr]int{}},
 		drained: make(chan struct{}), finished: make(chan struct{})}
 	e := newEngine(s, out)
 	r.serve(b)

@@ -263,7 +263,6 @@ func TestChanges(t *testing.T) {
 		phones[1].sendRTP(t, phones[1].next(0))
 	}
 	s.until("the streams", func(l adaptertest.Log) bool { return len(of(l, "changes;pa", call.LegRetrieved)) == 1 })
-	time.Sleep(50 * time.Millisecond) // for the packets, which nothing tells of
 	// pb leaves, pc comes and takes over the stream 97.
 	partial := `<recording><datamode>partial</datamode><participant participant_id="pc"><nameID aor="sip:agent2@pbx"/></participant>
 <participantsessionassoc participant_id="pb" session_id="cs"><disassociate-time>2026-11-24T09:00:00Z</disassociate-time></participantsessionassoc>

@@ -247,6 +247,7 @@ func (e *engine) modify(s *session, m *message, now time.Time) {
 		r.kind, r.body = sdp.TypeSDP, s.answer
 	}
 	e.learn(s, m, &b, now)
+	obs := e.observe(s, m) // before the answer: what comes after it is the next party's already
 	tx := e.answer(m, r, now)
 	if m.method == "INVITE" {
 		if s.accepted != nil {
@@ -256,7 +257,7 @@ func (e *engine) modify(s *session, m *message, now time.Time) {
 		e.repeatLater(tx, timerT1, now)
 	}
 	e.keepAlive(s, timer, now)
-	e.frame(core.Frame{Type: "SIPREC " + m.method, Raw: m.raw, Received: m.at, Observations: e.observe(s, m)})
+	e.frame(core.Frame{Type: "SIPREC " + m.method, Raw: m.raw, Received: m.at, Observations: obs})
 }
 
 // wanted is how many streams of an offer would be received.
