@@ -129,17 +129,27 @@ func (e *engine) relate(d *dialog, m *message, id identity) relation {
 	consider := func(key, what string, judge func(*dialog) int) {
 		for _, c := range e.index[key] {
 			if c.live() && c.callID != d.callID && c.at(d) {
-				if n := judge(c); n > score || n == score && n == ringing && c.created < best.created {
+				if n := judge(c); n > score { // of equals, the one that has waited longest
 					best, score, evidence = c, n, what
 				}
 			}
 		}
 	}
 	if k := numberKey(id.number); k != "" {
-		consider("n"+k, "number_and_time", e.byNumber)
+		consider("n"+k, "number_and_time", func(c *dialog) int {
+			if !sameNumber(c.number, id.number) && !sameNumber(c.user, id.number) {
+				return 0
+			}
+			return e.byNumber(c)
+		})
 	}
 	if k := numberKey(d.dialed); k != "" && score < ringing {
-		consider("d"+k, "dialed_number_and_time", e.byDialed)
+		consider("d"+k, "dialed_number_and_time", func(c *dialog) int {
+			if !sameNumber(c.dialed, d.dialed) {
+				return 0
+			}
+			return e.byDialed(c)
+		})
 	}
 	if best == nil {
 		return relation{}

@@ -35,7 +35,7 @@ type flow struct {
 func (e *engine) expect(d *dialog, to side, desc *sdp.Description) {
 	for i := range desc.Media {
 		m := &desc.Media[i]
-		if m.Kind == "audio" && m.Port != 0 && m.Addr.IsValid() {
+		if m.Kind == "audio" && m.Port != 0 && m.Addr.IsValid() && !m.Null {
 			f := e.flow(d, to.other(), m.Addr, m.RTCP)
 			if f != nil && !f.agreed {
 				f.stream.Negotiate(formats(m.Formats), m.Encryption != "")
@@ -49,7 +49,10 @@ func (e *engine) expect(d *dialog, to side, desc *sdp.Description) {
 func (e *engine) stream(d *dialog, sides [2]*sdp.Side, agreed *sdp.Agreed) {
 	for s := range sides {
 		from, to := sides[s], sides[1-s]
-		if !to.Addr.IsValid() {
+		if !to.Addr.IsValid() || to.Addr.Addr().IsUnspecified() { // on hold as in RFC 2543: what is under way still comes where it went
+			if f := d.flows[s]; f != nil {
+				f.agreed = false
+			}
 			continue
 		}
 		f := e.flow(d, side(s), to.Addr, to.RTCP)
@@ -65,6 +68,8 @@ func (e *engine) stream(d *dialog, sides [2]*sdp.Side, agreed *sdp.Agreed) {
 	}
 	if a, b := d.flows[uac], d.flows[uas]; a != nil && b != nil {
 		b.trip = a.trip
+		a.due = max(a.due, b.due)
+		b.due = a.due
 	}
 }
 
@@ -304,17 +309,27 @@ func (d *dialog) mediaHeard() (at call.Time) {
 	return at
 }
 
-// report tells of d's streams what was measured in their interval, when that is over.
+// report tells of d's streams what was measured in their interval, when that is over: of both directions together, since
+// each is judged by the other.
 func (e *engine) report(d *dialog) {
+	now := e.now - e.lag
+	quiet := e.quiet(d, now, false)
 	for _, f := range d.flows {
-		now := e.now - e.lag
 		if f == nil || now < f.due {
 			continue
 		}
 		f.due = max(f.due+e.interval(), now)
-		e.quality(f, now, false)
+		e.quality(f, now, false, quiet)
 		e.heardLate(f, now)
 	}
+}
+
+// quiet says which of d's directions should be heard and are not.
+func (e *engine) quiet(d *dialog, now call.Time, final bool) (out [2]bool) {
+	for s, f := range d.flows {
+		out[s] = f != nil && e.silent(f, now, final)
+	}
+	return out
 }
 
 // heardLate tells a digit whose end was lost.
@@ -332,12 +347,14 @@ func (e *engine) heardLate(f *flow, now call.Time) {
 
 // closeFlows ends the streams of d with a report of their whole life.
 func (e *engine) closeFlows(d *dialog) {
+	now := e.now - e.lag
+	quiet := e.quiet(d, now, true)
 	for s, f := range d.flows {
 		if f == nil {
 			continue
 		}
-		e.heardLate(f, e.now-e.lag)
-		e.quality(f, e.now-e.lag, true)
+		e.heardLate(f, now)
+		e.quality(f, now, true, quiet)
 		e.unfile(f)
 		d.flows[s] = nil
 		e.streams--
@@ -345,7 +362,7 @@ func (e *engine) closeFlows(d *dialog) {
 }
 
 // quality reports f: about the party that sends it, or, where that is a switch, about the one that receives it.
-func (e *engine) quality(f *flow, now call.Time, final bool) {
+func (e *engine) quality(f *flow, now call.Time, final bool, quiet [2]bool) {
 	leg, direction := f.d.legs[f.from], call.FromParty
 	if leg == "" {
 		leg, direction = f.d.legs[f.from.other()], call.ToParty
@@ -353,7 +370,7 @@ func (e *engine) quality(f *flow, now call.Time, final bool) {
 	if leg == "" || f.off {
 		return
 	}
-	silent := e.silent(f, now, final)
+	silent := quiet[f.from]
 	packets := f.stream.Packets()
 	if !silent && packets == f.atReport && !final || final && packets == 0 && !silent {
 		f.atReport = packets
@@ -364,7 +381,7 @@ func (e *engine) quality(f *flow, now call.Time, final bool) {
 	if source := f.source(); source.IsValid() {
 		q.Source = source.String()
 	}
-	q.Flags = append(q.Flags, e.flags(f, now, silent, final)...)
+	q.Flags = append(q.Flags, f.flags(quiet)...)
 	if e.sampling > 0 {
 		q.Sampling = 1 / float64(uint(1)<<e.sampling)
 	}
@@ -392,7 +409,7 @@ func (f *flow) source() netip.AddrPort {
 // other calls is seen.
 func (e *engine) silent(f *flow, now call.Time, final bool) bool {
 	const settle, elsewhere = 2 * call.Second, 60 * call.Second
-	if !f.agreed || f.d.phase != confirmed || now-f.since < settle || e.heardRTP == 0 || e.now-e.heardRTP > elsewhere {
+	if !f.agreed || f.d.held[uac] || f.d.held[uas] || f.d.phase != confirmed || now-f.since < settle || e.heardRTP == 0 || e.now-e.heardRTP > elsewhere {
 		return false
 	}
 	if final {
@@ -401,10 +418,11 @@ func (e *engine) silent(f *flow, now call.Time, final bool) bool {
 	return f.stream.Packets() == f.atReport
 }
 
-func (e *engine) flags(f *flow, now call.Time, silent, final bool) (out []string) {
-	if silent {
+func (f *flow) flags(quiet [2]bool) (out []string) {
+	switch {
+	case quiet[f.from]:
 		out = append(out, call.FlagNoMedia)
-	} else if back := f.d.flows[f.from.other()]; back != nil && e.silent(back, now, final) {
+	case quiet[f.from.other()]:
 		out = append(out, call.FlagOneWay)
 	}
 	if f.foreign {

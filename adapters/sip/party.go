@@ -45,16 +45,26 @@ func isPhoneNumber(user string) bool {
 	return len(digits) >= 7
 }
 
-// numberKey makes numbers comparable across a switch, which may add or take prefixes: the last nine digits of a phone
-// number, else the whole user part. Empty for none.
+// numberKey is under what a number is filed, whatever prefix it has: the last seven digits of a phone number, else the
+// whole user part. Empty for none. sameNumber tells those apart that share a key.
 func numberKey(user string) string {
 	if strings.EqualFold(user, "anonymous") || strings.EqualFold(user, "unknown") {
 		return ""
 	}
 	if isPhoneNumber(user) {
-		return user[max(0, len(user)-9):]
+		return user[len(user)-7:]
 	}
 	return strings.ToLower(user)
+}
+
+// sameNumber reports whether a and b are the same but for a prefix that a switch has added or taken: +, 00, a trunk zero,
+// a country code, a digit for an outside line.
+func sameNumber(a, b string) bool {
+	if !isPhoneNumber(a) || !isPhoneNumber(b) {
+		return a != "" && strings.EqualFold(a, b)
+	}
+	a, b = strings.TrimLeft(a, "+0"), strings.TrimLeft(b, "+0")
+	return len(a) >= 7 && strings.HasSuffix(b, a) || len(b) >= 7 && strings.HasSuffix(a, b)
 }
 
 // roles is what is known of addresses and users: which are switches, and which users log in to them.

@@ -441,3 +441,21 @@ func TestDigits(t *testing.T) {
 	d.ask("BYE", 8)
 	want(t, "digits", g.one(t).Digits, "4#*7")
 }
+
+func TestSameNumber(t *testing.T) {
+	for _, x := range []struct {
+		a, b string
+		want bool
+	}{
+		{"+14155550100", "14155550100", true}, {"+33123456789", "0123456789", true}, {"0033123456789", "+33123456789", true},
+		{"914155550100", "+14155550100", true}, {"+14155550100", "+12155550100", false}, {"agent1", "AGENT1", true},
+		{"1001", "1002", false}, {"", "", false}, {"5550100", "+14155550100", true}, {"0000000", "+14155550100", false},
+	} {
+		if got := sameNumber(x.a, x.b); got != x.want || sameNumber(x.b, x.a) != x.want {
+			t.Errorf("%s and %s: %v", x.a, x.b, got)
+		}
+		if x.want && numberKey(x.a) != numberKey(x.b) {
+			t.Errorf("%s and %s are not filed together", x.a, x.b)
+		}
+	}
+}
