@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/ctigate/ctigate/core"
@@ -27,12 +29,18 @@ type sockets struct {
 }
 
 func (s *Server) open() (*sockets, error) {
-	b := &sockets{}
-	if err := s.openInto(b); err != nil {
+	for tries := 8; ; tries-- {
+		b := &sockets{}
+		err := s.openInto(b)
+		if err == nil {
+			return b, nil
+		}
 		b.close()
-		return nil, fmt.Errorf("opening SIPREC server: %w", err)
+		// Of port 0 the system gives UDP one, and TCP's of that number may be another program's.
+		if tries == 0 || !strings.HasSuffix(s.cfg.Listen, ":0") || !errors.Is(err, syscall.EADDRINUSE) {
+			return nil, fmt.Errorf("opening SIPREC server: %w", err)
+		}
 	}
-	return b, nil
 }
 
 func (s *Server) openInto(b *sockets) error {
