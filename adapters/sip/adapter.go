@@ -51,9 +51,12 @@ func (a *adapter) Run(ctx context.Context, out core.Emitter) error {
 	if err != nil {
 		return err
 	}
-	a.begin(s.box)
+	again := a.begin(s.box)
 	if err := out.Up(core.Instance{Kind: Kind, Missing: a.missing()}); err != nil {
 		return unlessOver(ctx, err)
+	}
+	if again {
+		s.snapshot(call.At(time.Now()))
 	}
 	return unlessOver(ctx, s.work(ctx, cancel, ways))
 }
@@ -65,14 +68,21 @@ func unlessOver(ctx context.Context, err error) error {
 	return err
 }
 
-// begin lets the engine go on with another session.
-func (a *adapter) begin(out output) {
+// begin lets the engine go on with another session, and reports whether there was one before.
+func (a *adapter) begin(out output) (again bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.engine == nil {
+	if again = a.engine != nil; !again {
 		a.engine = newEngine(a.cfg, out)
 	}
 	a.engine.out, a.engine.err = out, nil
+	return again
+}
+
+func (s *session) snapshot(now call.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.engine.snapshot(now)
 }
 
 // missing is what packets never show.
@@ -121,8 +131,8 @@ func (s *session) open() (ways []way, closeAll func(), err error) {
 			return server.Run(ctx, s.relayed, s.out.Count, s.unreadable)
 		}})
 	}
-	if c := s.cfg.SIPREC; c != nil {
-		server, err := siprec.New(c, s.env.Log)
+	if s.cfg.SIPREC != nil {
+		server, err := siprec.New(s.cfg.recording(), s.env.Log)
 		if err == nil {
 			err = server.Listen()
 		}

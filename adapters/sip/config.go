@@ -140,6 +140,24 @@ func (c *Config) validateWays() (errs []error) {
 	return errs
 }
 
+// recording is the recording server's settings, with those of the link where it has none of its own.
+func (c *Config) recording() *siprec.Config {
+	r := *c.SIPREC
+	if len(r.CorrelationHeaders) == 0 {
+		r.CorrelationHeaders = c.CorrelationHeaders
+	}
+	if len(r.Attributes) == 0 {
+		r.Attributes = c.Variables
+	}
+	if r.QualityInterval == siprec.DefaultQualityInterval {
+		r.QualityInterval = c.Quality.Interval
+	}
+	if r.JitterBuffer == siprec.DefaultJitterBuffer {
+		r.JitterBuffer = c.Quality.JitterBuffer
+	}
+	return &r
+}
+
 // under names the section that faults are in.
 func under(section string, faults []error) (errs []error) {
 	for _, err := range faults {

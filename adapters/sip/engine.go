@@ -8,6 +8,7 @@ import (
 	sipgo "github.com/emiago/sipgo/sip"
 
 	"github.com/ctigate/ctigate/adapters/sip/media"
+	"github.com/ctigate/ctigate/adapters/sip/sdp"
 	"github.com/ctigate/ctigate/adapters/sip/wire"
 	"github.com/ctigate/ctigate/core"
 	"github.com/ctigate/ctigate/core/call"
@@ -118,7 +119,7 @@ func (e *engine) message(p *wire.Packet) {
 	m, err := understand(e.parser, p)
 	if err != nil {
 		e.out.Count("invalid_sip", 1)
-		e.keep(e.out.DeadLetter(core.DeadLetter{Raw: bytes.Clone(p.Payload), Reason: err.Error(), Received: p.Received}))
+		e.unreadable(p.Payload, err, p.Received)
 		return
 	}
 	e.m = m
@@ -127,8 +128,16 @@ func (e *engine) message(p *wire.Packet) {
 	e.m = nil
 }
 
+// unreadable hands over what could not be understood.
+func (e *engine) unreadable(b []byte, err error, received call.Time) {
+	raw := bytes.Clone(b)
+	sdp.MaskKeys(raw)
+	e.keep(e.out.DeadLetter(core.DeadLetter{Raw: raw, Reason: err.Error(), Received: received}))
+}
+
 // flush hands over the message in hand and what was observed in it.
 func (e *engine) flush(name string, raw []byte, received call.Time) {
+	sdp.MaskKeys(raw)
 	obs := append([]call.Observation(nil), e.obs...)
 	clear(e.obs)
 	e.obs = e.obs[:0]
@@ -315,6 +324,33 @@ func (e *engine) vanish(d *dialog, why string) {
 	e.end(d, ending{at: d.heard - d.lag, by: -1, synthetic: true})
 	e.late(d, why)
 	e.obs, e.m = held, m
+}
+
+// snapshot tells, at the beginning of another session, which legs there are as far as is known: what was said of others
+// before, by a recording client for one, is over.
+func (e *engine) snapshot(now call.Time) {
+	e.now = max(e.now, now)
+	for d := e.first; d != nil; d = d.new {
+		for _, leg := range d.legs {
+			if leg == "" || !d.live() {
+				continue
+			}
+			o := e.observe(call.SnapshotLeg, leg)
+			switch {
+			case d.phase == confirmed:
+				o.Value = "up"
+			case d.alerted && leg == d.legs[uas]:
+				o.Value = string(call.Alerting)
+			default:
+				o.Value = string(call.Initiated)
+			}
+		}
+	}
+	e.observe(call.SnapshotEnd, "")
+	for i := range e.obs {
+		e.obs[i].Native = call.Native{Type: "ctigate.snapshot", ID: now.String()}
+	}
+	e.flush("snapshot", nil, e.now)
 }
 
 // fifo is a queue of dialogs by age, from which those that have been answered since fall out when their turn comes.

@@ -1,8 +1,9 @@
 package sip
 
 import (
+	"fmt"
+
 	"github.com/ctigate/ctigate/adapters/sip/sdp"
-	"github.com/ctigate/ctigate/core"
 	"github.com/ctigate/ctigate/core/call"
 )
 
@@ -12,7 +13,7 @@ func (e *engine) describe(d *dialog, m *message, from side) {
 	desc, err := m.description()
 	if err != nil {
 		e.out.Count("invalid_sdp", 1)
-		e.keep(e.out.DeadLetter(core.DeadLetter{Raw: m.Body(), Reason: "reading the session description of a " + m.name() + ": " + err.Error(), Received: m.received}))
+		e.unreadable(m.Body(), fmt.Errorf("reading the session description of a %s: %w", m.name(), err), m.received)
 		return
 	}
 	if desc == nil {

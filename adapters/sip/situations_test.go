@@ -3,6 +3,7 @@ package sip
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/ctigate/ctigate/core/call"
@@ -456,6 +457,31 @@ func TestSameNumber(t *testing.T) {
 		}
 		if x.want && numberKey(x.a) != numberKey(x.b) {
 			t.Errorf("%s and %s are not filed together", x.a, x.b)
+		}
+	}
+}
+
+func TestAnotherSessionSaysWhatItKnows(t *testing.T) {
+	g := newStage(Config{})
+	d := g.talkTo(g.call(phoneA, phoneB, "x", "100", "200"))
+	lost := call.Observation{Kind: call.LegCreated, Leg: "of a recording client", Inbound: true, At: g.now, Received: g.now}
+	g.events = append(g.events, g.t.Apply(call.SwitchRef{ID: "wire"}, lost)...)
+	g.t.Apply(call.SwitchRef{ID: "wire"}, call.Observation{Kind: call.LinkDown, Received: g.now})
+	g.wait(10 * call.Second)
+	g.e.snapshot(g.now)
+	want(t, "calls, ended", []int{g.t.Active(), len(g.records())}, []int{1, 1})
+	d.ask("BYE", 2)
+	want(t, "ended", len(g.records()), 2)
+}
+
+func TestKeysOfEncryptedCallsDoNotLeave(t *testing.T) {
+	g := newStage(Config{})
+	d := g.call(phoneA, phoneB, "x", "100", "200")
+	body := append(sdpOf("10.1.0.1:4000", "sendrecv"), "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:d0RmdmcmVCspeEc3QGZiNWpVLFJhQX1cfHAwJSoj|2^20")
+	d.ask("INVITE", 1, with([]string{typeSDP}, body)...)
+	for _, f := range g.frames {
+		if strings.Contains(string(f.Raw), "d0Rmd") {
+			t.Error("the key is in the frame")
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package sdp
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
@@ -105,4 +106,16 @@ func contains(list []string, s string) bool {
 		}
 	}
 	return false
+}
+
+// MaskKeys blots out the SRTP keys (RFC 4568) in a message that leaves the adapter: they would open the call to whoever
+// reads the raw or the dead-letter stream.
+func MaskKeys(message []byte) {
+	mark := []byte("inline:")
+	for i := bytes.Index(message, mark); i >= 0; i = bytes.Index(message, mark) {
+		message = message[i+len(mark):]
+		for j := 0; j < len(message) && message[j] > ' ' && message[j] != '|'; j++ {
+			message[j] = 'x'
+		}
+	}
 }

@@ -1,7 +1,6 @@
 package siprec
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"hash/maphash"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ctigate/ctigate/adapters/sip/media"
+	"github.com/ctigate/ctigate/adapters/sip/sdp"
 	"github.com/ctigate/ctigate/core"
 	"github.com/ctigate/ctigate/core/call"
 )
@@ -117,7 +117,7 @@ func (e *engine) deadLetter(d core.DeadLetter, now time.Time) {
 		e.out.Count(CountShedDead, 1)
 		return
 	}
-	mask(d.Raw)
+	sdp.MaskKeys(d.Raw)
 	e.emitted(e.out.DeadLetter(d))
 }
 
@@ -133,20 +133,8 @@ func (e *engine) frame(f core.Frame) {
 		e.out.Count(core.CountDropped, 1)
 		return
 	}
-	mask(f.Raw)
+	sdp.MaskKeys(f.Raw)
 	e.emitted(e.out.Frame(f))
-}
-
-// mask blots out the SRTP keys (RFC 4568) in a message that leaves the engine: they would open the call to whoever reads
-// the raw or the dead-letter stream.
-func mask(raw []byte) {
-	mark := []byte("inline:")
-	for i := bytes.Index(raw, mark); i >= 0; i = bytes.Index(raw, mark) {
-		raw = raw[i+len(mark):]
-		for j := 0; j < len(raw) && raw[j] > ' ' && raw[j] != '|'; j++ {
-			raw[j] = 'x'
-		}
-	}
 }
 
 // request is the way of one request (RFC 3261, 8.2 and 12.2.2).
