@@ -206,6 +206,7 @@ switches:
   - {id: pbx1, kind: ari, url: http://127.0.0.1:8088/ari, username: ctigate, password: {env: PBX1_ARI_PASSWORD},
      ami: {address: "127.0.0.1:5038", username: ctigate, password: {env: PBX1_AMI_PASSWORD}}}
   - {id: fs1, kind: esl, address: "127.0.0.1:8021", password: {env: FS1_PASSWORD}}
+  - {id: trunk1, kind: sip, capture: {interface: eth1}, hep: {}, siprec: {}}
 sinks:
   - {kind: kafka, brokers: ["127.0.0.1:9092"]}
   - {kind: file, name: archive}
