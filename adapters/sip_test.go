@@ -108,3 +108,23 @@ func TestPacketTimes(t *testing.T) {
 		})
 	}
 }
+
+// TestAttendedTransfersOverHEP plays five attended transfers as Asterisk's HEP showed them: the switch ends the
+// consultation before it tells how the transfer went, or after.
+func TestAttendedTransfersOverHEP(t *testing.T) {
+	c := newCollector("wire")
+	if err := sip.Replay("sip/testdata/attended-transfers.pcap.gz", sip.ReplayOptions{}, c); err != nil {
+		t.Fatal(err)
+	}
+	c.finish()
+	stories := adaptertest.Stories(c.events)
+	if len(stories) != 5 {
+		t.Fatalf("%d interactions, want 5", len(stories))
+	}
+	want := readTruth(t)["attended_transfer"].Interactions[0]
+	for _, s := range stories {
+		for _, fault := range s.Check("asterisk", want) {
+			t.Error(fault)
+		}
+	}
+}

@@ -28,6 +28,8 @@ type flow struct {
 	due       call.Time // of the next report, by the capture's clock
 	atReport  uint64    // packets
 	lastHeard call.Time // by our clock
+	reported  call.Time // when its receiver spoke of it last, by RTCP
+	told      call.Time // reported, at the last report
 	next      *flow     // to the same destination
 }
 
@@ -240,63 +242,79 @@ func (e *engine) heard(f *flow, digits []media.Digit, p *wire.Packet) {
 
 // rtcp takes one RTCP packet.
 func (e *engine) rtcp(p *wire.Packet) {
-	for _, dst := range [...]netip.AddrPort{p.Dst, netip.AddrPortFrom(p.Dst.Addr(), p.Dst.Port()-1)} {
-		for f := e.flows[dst]; f != nil; f = f.next {
-			if f.dst != p.Dst && f.rtcp != p.Dst || f.src.IsValid() && f.src.Addr() != p.Src.Addr() {
-				continue
-			}
-			r, err := media.ParseRTCP(p.Payload, f.d.media[f.from].Encryption != "")
-			if err != nil {
-				e.out.Count("invalid_rtcp", 1)
-				return
-			}
-			e.remote(f, p.At, r)
-			return
-		}
+	f := e.reporter(p)
+	if f == nil {
+		e.out.Count("rtcp_of_no_call", 1)
+		return
 	}
-	e.out.Count("rtcp_of_no_call", 1)
+	r, err := media.ParseRTCP(p.Payload, f.d.media[f.from].Encryption != "")
+	if err != nil {
+		e.out.Count("invalid_rtcp", 1)
+		return
+	}
+	e.remote(f, p.At, r)
 }
 
-// remote takes what the sender of f says by RTCP: of its own stream, and of the one it receives.
-func (e *engine) remote(f *flow, at call.Time, r *media.RTCP) {
-	f.trip.RTCP(at, r)
-	received := f.d.flows[f.from.other()]
-	for _, x := range [...]*flow{received, f} {
-		if x == nil {
-			continue
-		}
-		for i := range r.Blocks {
-			x.stream.Reported(at, &r.Blocks[i])
-		}
-		for i := range r.Metrics {
-			x.stream.ReportedXR(at, &r.Metrics[i])
-		}
-		if ms, _, ok := f.trip.MS(); ok {
-			x.stream.SetRoundTrip(ms)
-		}
-	}
-}
-
-// rtcpJSON takes RTCP in the JSON form of HEP agents: of the call that the agent names, or by its addresses.
+// rtcpJSON takes RTCP in the JSON form of HEP agents.
 func (e *engine) rtcpJSON(p *wire.Packet) {
 	r, err := media.ParseRTCPJSON(p.Payload)
 	if err != nil {
 		e.out.Count("invalid_rtcp", 1)
 		return
 	}
-	for d := e.dialogs[p.Correlation]; d != nil && p.Correlation != ""; d = d.next {
-		for _, f := range d.flows {
-			if f != nil && f.d.live() {
-				e.remote(f, p.At, r)
-				return
+	f := e.reporter(p)
+	if f == nil {
+		e.out.Count("rtcp_of_no_call", 1)
+		return
+	}
+	e.remote(f, p.At, r)
+}
+
+// reporter is the flow whose sender has sent the RTCP packet p: by where it goes, which is the flow's own destination or
+// the one for reports beside it, else by the call that a HEP agent names.
+func (e *engine) reporter(p *wire.Packet) *flow {
+	for _, port := range [...]uint16{p.Dst.Port(), p.Dst.Port() &^ 1} {
+		for f := e.flows[netip.AddrPortFrom(p.Dst.Addr(), port)]; f != nil; f = f.next {
+			here := f.dst == p.Dst || f.rtcp == p.Dst || p.Kind == wire.RTCPJSON
+			if here && (!f.src.IsValid() || f.src.Addr() == p.Src.Addr()) {
+				return f
 			}
 		}
 	}
-	if f := e.flows[netip.AddrPortFrom(p.Dst.Addr(), p.Dst.Port()&^1)]; f != nil {
-		e.remote(f, p.At, r)
+	if p.Correlation == "" {
+		return nil
+	}
+	for d := e.dialogs[p.Correlation]; d != nil; d = d.next {
+		for _, f := range d.flows {
+			if f != nil && f.src.IsValid() && f.src.Addr() == p.Src.Addr() {
+				return f
+			}
+		}
+	}
+	return nil
+}
+
+// remote takes what the sender of f says by RTCP of the stream it receives, and when.
+func (e *engine) remote(f *flow, at call.Time, r *media.RTCP) {
+	f.trip.RTCP(at, r)
+	received := f.d.flows[f.from.other()]
+	if received == nil {
 		return
 	}
-	e.out.Count("rtcp_of_no_call", 1)
+	for i := range r.Blocks {
+		if received.stream.Reported(at, &r.Blocks[i]) {
+			received.reported = at
+		}
+	}
+	for i := range r.Metrics {
+		if received.stream.ReportedXR(at, &r.Metrics[i]) {
+			received.reported = at
+		}
+	}
+	if ms, _, ok := f.trip.MS(); ok {
+		received.stream.SetRoundTrip(ms)
+		f.stream.SetRoundTrip(ms)
+	}
 }
 
 // mediaHeard is when a packet of d's audio came last, by our clock.
@@ -372,8 +390,11 @@ func (e *engine) quality(f *flow, now call.Time, final bool, quiet [2]bool) {
 	}
 	silent := quiet[f.from]
 	packets := f.stream.Packets()
-	if !silent && packets == f.atReport && !final || final && packets == 0 && !silent {
-		f.atReport = packets
+	news := silent || packets > f.atReport || f.reported > f.told
+	if final {
+		news = silent || packets > 0 || f.reported > 0
+	}
+	if !news {
 		return
 	}
 	q := f.stream.Report(now, final)
@@ -385,7 +406,7 @@ func (e *engine) quality(f *flow, now call.Time, final bool, quiet [2]bool) {
 	if e.sampling > 0 {
 		q.Sampling = 1 / float64(uint(1)<<e.sampling)
 	}
-	f.atReport, f.foreign = packets, false
+	f.atReport, f.told, f.foreign = packets, f.reported, false
 	before := len(e.obs)
 	o := e.observe(call.LegQuality, leg)
 	o.Quality = q

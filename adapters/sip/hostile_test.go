@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -363,3 +364,25 @@ func FuzzEngine(f *testing.F) {
 }
 
 var _ core.Adapter = (*adapter)(nil)
+
+// TestReportsAlone: where no RTP is seen, what the far ends say by RTCP is told all the same.
+func TestReportsAlone(t *testing.T) {
+	g, d := rtpStage(Config{})
+	g.wait(2 * call.Second)
+	p := wire.Packet{Kind: wire.RTCPJSON, Correlation: "x", At: g.now, Received: g.now,
+		Src: netip.MustParseAddrPort("10.2.0.1:4001"), Dst: netip.MustParseAddrPort("10.1.0.1:4001"),
+		Payload: []byte(`{"type":201,"ssrc":77,"report_count":1,"report_blocks":[{"source_ssrc":5,"fraction_lost":64,"packets_lost":12,"highest_seq_no":900,"ia_jitter":80,"lsr":0,"dlsr":0}]}`)}
+	g.e.packet(&p)
+	g.wait(20 * call.Second)
+	d.ask("BYE", 2)
+	r := g.one(t)
+	q := g.types(call.MediaQuality)
+	if len(q) != 2 || q[0].ConnectionID != r.Connections[0].ID {
+		t.Fatalf("%d reports, want one of the caller's stream and its final one", len(q))
+	}
+	for _, e := range q {
+		want(t, "packets, flags", []any{e.Quality.Packets, len(e.Quality.Flags)}, []any{0, 0})
+		want(t, "lost, percent, jitter there", []any{e.Quality.Remote.Lost, e.Quality.Remote.LossPercent, e.Quality.Remote.JitterMS}, []any{12, 25.0, 10.0})
+	}
+	want(t, "packets of the record", r.Connections[0].Media.Packets, 0)
+}

@@ -217,11 +217,29 @@ func (e *engine) transferred(d *dialog, r *referral) {
 	}
 	o := e.observe(call.TransferDone, leg)
 	o.Value, o.Dialed = r.kind, r.to
-	if second := e.filed("i"+r.replaces, d); r.replaces != "" && second != nil {
+	if second := e.replaced(r, d); second != nil {
 		o.Other = second.anyLeg()
 		if second.outbound() {
 			o.Other = second.legs[uas]
 		}
+		if !second.live() {
+			o.Other = second.group.first()
+		}
 		d.group.merge(second.group)
 	}
+}
+
+// replaced is the dialog that r names in Replaces, nil for none. The switch may have ended it already: it says so in that
+// dialog before it tells of the transfer in this one, or after.
+func (e *engine) replaced(r *referral, d *dialog) *dialog {
+	if r.replaces == "" {
+		return nil
+	}
+	if c := e.filed("i"+r.replaces, d); c != nil {
+		return c
+	}
+	if c := e.dialogs[r.replaces]; c != d {
+		return c
+	}
+	return nil
 }

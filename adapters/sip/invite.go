@@ -317,11 +317,17 @@ type ending struct {
 	synthetic bool
 }
 
-// end clears the legs of d and closes its streams.
+// end clears the legs of d and closes its streams, after those of parties who have left before.
 func (e *engine) end(d *dialog, x ending) {
 	if !d.live() {
 		return
 	}
+	e.leaveFirst(d)
+	e.finish(d, x)
+}
+
+// finish is the end of d alone.
+func (e *engine) finish(d *dialog, x ending) {
 	e.closeFlows(d)
 	order := [...]side{uac, uas}
 	if x.by == int(uas) {
@@ -336,6 +342,16 @@ func (e *engine) end(d *dialog, x ending) {
 	}
 	d.phase, d.expires = terminated, 0
 	d.offer, d.refer = nil, nil
+}
+
+// leaveFirst ends, before d, the dialogs of parties who have passed the call on to d's and not hung up since: they left
+// when the transfer was done, and did not end the call.
+func (e *engine) leaveFirst(d *dialog) {
+	for _, x := range d.group.dialogs {
+		if r := x.refer; x != d && x.live() && r != nil && r.done && r.replaces != d.callID {
+			e.finish(x, ending{at: r.doneAt, by: int(r.by), q850: 16})
+		}
+	}
 }
 
 // reasonQ850 is the cause in a Reason header (RFC 3326).

@@ -6,7 +6,7 @@ import "github.com/ctigate/ctigate/core/call"
 const unavailable = 127
 
 // Reported takes a report block that passed at at; false when it is about another stream: neither this stream's SSRC
-// nor the one before.
+// nor the one before. While no RTP of this stream has come, every block is taken for one about it.
 func (s *Stream) Reported(at call.Time, b *Block) bool {
 	if !s.owns(b.SSRC) {
 		return false
@@ -55,8 +55,9 @@ func tenth(v uint8) float64 {
 	return float64(v) / 10
 }
 
+// owns reports whether ssrc is the stream's. Until its RTP passes here, which it may never do, the caller alone knows.
 func (s *Stream) owns(ssrc uint32) bool {
-	return s.started && (ssrc == s.ssrc || (s.changed && ssrc == s.former))
+	return !s.started || ssrc == s.ssrc || (s.changed && ssrc == s.former)
 }
 
 // far is what the receiver says, at at.
@@ -70,8 +71,11 @@ func (s *Stream) far(at call.Time) *call.RemoteQuality {
 
 // rate is the clock rate of the audio, 0 when not known.
 func (s *Stream) rate() uint32 {
-	if s.sound.defined {
+	switch {
+	case s.sound.defined:
 		return s.sound.rate
+	case !s.started && len(s.formats) > 0:
+		return uint32(s.formats[0].ClockRate)
 	}
 	return s.payload.rate
 }
