@@ -128,7 +128,7 @@ func (e *engine) relate(d *dialog, m *message, id identity) relation {
 	best, score, evidence := (*dialog)(nil), 0, ""
 	consider := func(key, what string, judge func(*dialog) int) {
 		for _, c := range e.index[key] {
-			if c.live() && c.callID != d.callID && c.at(d) {
+			if c.live() && c.anyLeg() != "" && c.callID != d.callID && c.at(d) {
 				if n := judge(c); n > score { // of equals, the one that has waited longest
 					best, score, evidence = c, n, what
 				}

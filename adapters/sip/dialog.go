@@ -37,8 +37,7 @@ type dialog struct {
 	ends   [2]netip.AddrPort // where each side's signalling is
 	peers  []netip.Addr      // every address that signalling came from or went to
 	phase  phase
-	legs   [2]string // by the side of its party; empty: that side is a switch
-	inner  bool      // a switch calls itself: no leg
+	legs   [2]string // by the side of its party; empty: a switch is there. Both empty: nobody's
 
 	cseq       uint32 // of the INVITE that began it
 	branch     string // of that INVITE, as first seen

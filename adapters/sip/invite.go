@@ -25,10 +25,11 @@ func (e *engine) invited(m *message) *dialog {
 		e.roles.learn(d.ends[uac], e.now)
 	}
 	switch {
+	case strings.Contains(m.header("require"), "siprec"): // a recording of a call (RFC 7866), and no call
+		e.out.Count("recording_sessions", 1)
 	case e.o.View == ViewTrunk, !calledBySwitch:
 		e.takeInbound(d, m, id, rel)
 	case d.ends[uac] == d.ends[uas]: // a switch that follows a diversion by calling itself
-		d.inner = true
 	default:
 		e.takeOutbound(d, m, id, rel)
 	}

@@ -34,9 +34,15 @@ const (
 	byARI   = "pbx1"   // Asterisk's ARI
 	byHEP   = "wire1"  // Asterisk's res_hep_pjsip and res_hep_rtcp
 	byProxy = "proxy1" // Kamailio's siptrace
+	byWire  = "cap1"   // the packets on loopback
+	byRec   = "rec1"   // a recording client
 )
 
-func threeViews(t *testing.T, prefix string) settings {
+// recorder is where the gateway takes recordings.
+const recorder = "127.0.0.1:23962"
+
+// allViews configures a gateway that sees the same calls in every way.
+func allViews(t *testing.T, prefix string) settings {
 	t.Helper()
 	key := scratch("hep.key")
 	if err := os.WriteFile(key, []byte(hepKey), 0o600); err != nil {
@@ -49,26 +55,32 @@ func threeViews(t *testing.T, prefix string) settings {
     kind: sip
     view: trunk
     hep: {listen: "%s", key: {file: "%s"}}
-`, byHEP, asteriskHEP, key, byProxy, kamailioHEP, key)
+  - id: %s
+    kind: sip
+    capture: {interface: lo}
+  - id: %s
+    kind: sip
+    siprec: {listen: "%s", rtp_ports: 29200-29299, call_id_headers: [X-Original-Call-ID]}
+`, byHEP, asteriskHEP, key, byProxy, kamailioHEP, key, byWire, byRec, recorder)
 	s := settings{prefix: prefix}
 	s.whole = strings.Replace(s.yaml(), "sinks:\n", sip+"sinks:\n", 1)
 	return s
 }
 
-// hepCase is calls that are placed, directly or through the proxy.
-type hepCase struct {
+// viewCase is calls that are placed, directly or through the proxy.
+type viewCase struct {
 	name  string // of the scenario; its truth is compared if there is one
 	proxy bool
 	place func(t *testing.T)
 }
 
-func hepCases() (all []hepCase) {
+func viewCases() (all []viewCase) {
 	scripted := func(name string, proxy bool) {
 		args := []string{name}
 		if proxy {
 			args = append([]string{"--via", kamailioPort}, args...)
 		}
-		all = append(all, hepCase{name, proxy, func(t *testing.T) { play(t, args...) }})
+		all = append(all, viewCase{name, proxy, func(t *testing.T) { play(t, args...) }})
 	}
 	for _, name := range []string{
 		"inbound_answered_agent_hangup", "abandoned_while_ringing", "busy", "queue_answered", "hold_retrieve",
@@ -82,14 +94,31 @@ func hepCases() (all []hepCase) {
 	for _, by := range []struct{ name, port, transport string }{
 		{"sipp", sipPort, "u1"}, {"sipp over the proxy", kamailioPort, "u1"}, {"sipp over the proxy by TCP", kamailioPort, "t1"},
 	} {
-		all = append(all, hepCase{by.name, by.port == kamailioPort, func(t *testing.T) { sippCall(t, by.port, by.transport) }})
+		all = append(all, viewCase{by.name, by.port == kamailioPort, func(t *testing.T) { sippCall(t, by.port, by.transport, "") }})
 	}
-	return append(all, hepCase{"sipp gives up", true, func(t *testing.T) { sippGivesUp(t, kamailioPort) }})
+	return append(all, viewCase{"sipp gives up", true, func(t *testing.T) { sippGivesUp(t, kamailioPort) }},
+		viewCase{recorded, false, recordedCall})
 }
 
-// TestHEP plays calls through Asterisk, some of them over Kamailio, with the scripted phones and with sipp. Each of them
-// is one interaction, seen by ARI and by the HEP of each server that it passed.
-func TestHEP(t *testing.T) {
+// recorded is the case of a call that is recorded by SIPREC while it lasts.
+const recorded = "sipp, recorded"
+
+func recordedCall(t *testing.T) {
+	done := make(chan struct{})
+	id := fmt.Sprintf("recorded-%d@live", time.Now().UnixNano())
+	go func() {
+		defer close(done)
+		time.Sleep(time.Second) // into the call: the client is told of it by its own switch
+		sippRecordingClient(t, "u1", recorder, id)
+	}()
+	sippCall(t, sipPort, "u1", id)
+	<-done
+}
+
+// TestViews plays calls through Asterisk, some of them over Kamailio, with the scripted phones and with sipp. Each of them
+// is one interaction, seen by ARI, by the HEP of each server that it passed, in the packets on loopback, and, where it is
+// recorded, by the recording server.
+func TestViews(t *testing.T) {
 	if _, err := output("./need.sh", "sipp=sip-tester"); err != nil {
 		t.Fatal(err)
 	}
@@ -102,10 +131,10 @@ func TestHEP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := start(t, threeViews(t, "hep."))
+	g := start(t, allViews(t, "hep."))
 	g.waitReady()
-	for _, c := range hepCases() {
-		t.Run(c.name, func(t *testing.T) { playHEP(t, g, c, truth[c.name].Interactions) })
+	for _, c := range viewCases() {
+		t.Run(c.name, func(t *testing.T) { playViews(t, g, c, truth[c.name].Interactions) })
 	}
 	t.Run("links", func(t *testing.T) {
 		links := g.status().Links
@@ -114,15 +143,15 @@ func TestHEP(t *testing.T) {
 				t.Errorf("a link is up: %v, has %d dead letters of %d received", l.Up, l.Dead, l.Received)
 			}
 		}
-		if len(links) != 3 {
-			t.Errorf("%d links, want 3", len(links))
+		if len(links) != 5 {
+			t.Errorf("%d links, want 5", len(links))
 		}
 		checkNotes(t, g)
 	})
 	t.Run("stop", func(t *testing.T) { g.stopClean() })
 	c := readAll(t, "hep.")
 	t.Run("order", func(t *testing.T) {
-		if calls := checkCalls(t, c); calls < 2*len(hepCases()) {
+		if calls := checkCalls(t, c); calls < 2*len(viewCases()) {
 			t.Errorf("only %d calls", calls)
 		}
 	})
@@ -132,7 +161,7 @@ func TestHEP(t *testing.T) {
 }
 
 // badNote is a count of something that no packet of these calls may be.
-var badNote = regexp.MustCompile(`(?m)^cti_link_notes_total\{link="(?:wire1|proxy1)",name="(?:hep_|invalid_|foreign_tags|unexpected_source).*$`)
+var badNote = regexp.MustCompile(`(?m)^cti_link_notes_total\{link="(?:wire1|proxy1|cap1|rec1)",name="(?:hep_|siprec_|kernel_drops|invalid_|foreign_tags|unexpected_source).*$`)
 
 // checkNotes looks for what was refused, dropped or not understood.
 func checkNotes(t *testing.T, g *gateway) {
@@ -151,8 +180,8 @@ func checkNotes(t *testing.T, g *gateway) {
 	}
 }
 
-// playHEP plays a case, again when only its times were wrong.
-func playHEP(t *testing.T, g *gateway, c hepCase, truth []adaptertest.Interaction) {
+// playViews plays a case, again when only its times were wrong.
+func playViews(t *testing.T, g *gateway, c viewCase, truth []adaptertest.Interaction) {
 	for n := 1; ; n++ {
 		from := time.Now()
 		c.place(t)
@@ -170,7 +199,7 @@ func playHEP(t *testing.T, g *gateway, c hepCase, truth []adaptertest.Interactio
 			if truth != nil {
 				want = truth[i]
 			}
-			late = append(late, checkViews(t, s, c.proxy, want)...)
+			late = append(late, checkViews(t, s, c, want)...)
 		}
 		if t.Failed() || len(late) == 0 {
 			return
@@ -198,11 +227,14 @@ func views(s adaptertest.Story) string {
 }
 
 // checkViews compares what was seen of one interaction with the truth and with each other. Faults in times are returned.
-func checkViews(t *testing.T, s adaptertest.Story, proxy bool, want adaptertest.Interaction) (late []string) {
+func checkViews(t *testing.T, s adaptertest.Story, c viewCase, want adaptertest.Interaction) (late []string) {
 	t.Helper()
-	wantViews := []string{byARI, byHEP}
-	if proxy {
-		wantViews = []string{byARI, byProxy, byHEP}
+	wantViews := []string{byWire, byARI, byHEP}
+	if c.proxy {
+		wantViews = []string{byWire, byARI, byProxy, byHEP}
+	}
+	if c.name == recorded {
+		wantViews = []string{byWire, byARI, byRec, byHEP}
 	}
 	if got := views(s); got != strings.Join(wantViews, ", ") {
 		t.Errorf("seen by %s; want %s", got, strings.Join(wantViews, ", "))
@@ -220,12 +252,38 @@ func checkViews(t *testing.T, s adaptertest.Story, proxy bool, want adaptertest.
 	}
 	check(byARI, want)
 	want.Queue, want.IVRPath = nil, "" // these are inside the switch
-	check(byHEP, want)
-	late = append(late, sameLegs(t, by[byARI], by[byHEP], true)...)
-	if proxy {
+	for _, view := range []string{byHEP, byWire} {
+		check(view, want)
+		late = append(late, sameLegs(t, by[byARI], by[view], true)...)
+	}
+	if c.proxy {
 		late = append(late, sameLegs(t, by[byARI], by[byProxy], false)...)
 	}
+	checkAudio(t, by[byWire], 20)
+	if c.name == recorded {
+		checkAudio(t, by[byRec], 200)
+	}
 	return late
+}
+
+// checkAudio wants the audio of every leg that was up for two seconds and sent any to be measured: loopback loses nothing.
+func checkAudio(t *testing.T, s adaptertest.Story, atLeast uint64) {
+	t.Helper()
+	var most uint64
+	for _, r := range s.Records {
+		for _, c := range r.Connections {
+			if c.Media == nil {
+				continue
+			}
+			most = max(most, c.Media.Packets)
+			if c.Media.Packets > 100 && (c.Media.MOS < 2 || c.Media.JitterMS <= 0) {
+				t.Errorf("%s: %s: %+v", r.Switch.ID, c.Party.ID, c.Media)
+			}
+		}
+	}
+	if s.Records[0].Outcome == call.Answered && most < atLeast {
+		t.Errorf("%s: no party's audio has more than %d packets", s.Records[0].Switch.ID, most)
+	}
 }
 
 // sameLegs compares, by SIP Call-ID, the legs of two views. The second has all of the first when whole is set, and the
@@ -327,11 +385,14 @@ func agentPhone(t *testing.T, scenario string, args ...string) (wait func()) {
 	return wait
 }
 
-// sippCall is a call of 3 s between two sipps, with G.711 A-law from the caller that the agent's phone sends back.
-func sippCall(t *testing.T, port, transport string) {
+// sippCall is a call of 3 s between two sipps, with G.711 A-law from the caller that the agent's phone sends back. Its Call-ID is id, or sipp's own when that is empty.
+func sippCall(t *testing.T, port, transport, id string) {
 	t.Helper()
+	if id == "" {
+		id = "%u-%p@%s"
+	}
 	answered := agentPhone(t, "uas", "-rtp_echo", "-d", "500")
-	sipp(t, "uac", "127.0.0.1:"+port, "-t", transport, "-s", "1001", "-p", "24060", "-mp", "24110", "-d", "3000")()
+	sipp(t, "uac", "127.0.0.1:"+port, "-t", transport, "-s", "1001", "-p", "24060", "-mp", "24110", "-d", "3000", "-cid_str", id)()
 	answered()
 }
 
