@@ -118,7 +118,7 @@ func (s *session) open() (ways []way, closeAll func(), err error) {
 		if err != nil {
 			return nil, closeAll, fmt.Errorf("capturing on %s: %w", c.Interface, err)
 		}
-		closers = append(closers, func() { s.live.Close() })
+		closers = append(closers, func() { _ = s.live.Close() })
 		ways = append(ways, way{"capture", func(ctx context.Context) error { return s.live.Run(ctx, s.captured) }})
 	}
 	if c := s.cfg.HEP; c != nil {

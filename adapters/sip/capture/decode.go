@@ -78,6 +78,13 @@ func (d *decoder) begin(f *frame) {
 	d.at, d.received = f.at, f.received
 	d.vlan, d.cut = 0, false
 	d.missing = max(f.length-len(f.data), 0)
+	d.tcp.sweep()
+}
+
+// tick says what time it is when no packets come: streams do not wait for ever for what is missing.
+func (d *decoder) tick(now call.Time) {
+	d.at, d.received = now, now
+	d.tcp.sweep()
 }
 
 // packet decodes one frame.

@@ -252,9 +252,9 @@ func FuzzPacket(f *testing.F) {
 			}
 			total += len(p.Payload)
 		})
-		size, n := len(data), 0
+		size := len(data)
 		for ; len(cuts) >= 2 && len(data) > 0; cuts = cuts[2:] {
-			n = min(int(be.Uint16(cuts)), len(data))
+			n := min(int(be.Uint16(cuts)), len(data))
 			d.packet(&frame{link: int(link), at: start, data: data[:n], length: n + int(more)})
 			data = data[n:]
 		}

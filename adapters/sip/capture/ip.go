@@ -86,7 +86,7 @@ func (d *decoder) ipv6(b []byte) {
 // extensions goes through the headers between IPv6's own and the transport's.
 func (d *decoder) extensions(next uint8, src, dst netip.Addr, b []byte) {
 	for range maxExtensions {
-		size := 0
+		var size int
 		switch next {
 		case protoHopByHop, protoRouting, protoDestOpts:
 			size = extensionSize(b, 8, 8)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ctigate/ctigate/adapters/sip/wire"
+	"github.com/ctigate/ctigate/core/call"
 )
 
 // Live captures from an interface through a ring of blocks that the kernel fills (AF_PACKET, TPACKET_V3). Run is one
@@ -37,7 +38,7 @@ func OpenLive(c LiveConfig) (*Live, error) {
 	c = c.withDefaults()
 	l := &Live{cfg: c, fd: -1, dec: newDecoder(c.Options, nil)}
 	if err := l.open(); err != nil {
-		l.Close()
+		_ = l.Close()
 		return nil, fmt.Errorf("capturing from interface %s: %w", c.Interface, err)
 	}
 	return l, nil
@@ -155,22 +156,36 @@ func (l *Live) loop(ctx context.Context, wake int) error {
 			continue
 		}
 		l.backlog.Store(0)
-		if err := l.wait(wake); err != nil {
+		idle, err := l.wait(wake)
+		if err != nil {
 			return err
+		}
+		if idle {
+			l.dec.tick(call.At(time.Now()))
 		}
 	}
 	return nil
 }
 
-// wait sleeps until the kernel hands over a block, something is wrong with the interface, or wake is written to.
-func (l *Live) wait(wake int) error {
+// wait sleeps until the kernel hands over a block, something is wrong with the interface, or wake is written to; or for
+// a second, and says so.
+func (l *Live) wait(wake int) (idle bool, err error) {
 	fds := []unix.PollFd{{Fd: int32(l.fd), Events: unix.POLLIN | unix.POLLERR}, {Fd: int32(wake), Events: unix.POLLIN}}
-	if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
-		return fmt.Errorf("waiting for packets: %w", err)
+	n, err := unix.Poll(fds, int(sweepEvery/call.Millisecond))
+	if err == unix.EINTR {
+		return false, nil
 	}
-	if fds[0].Revents&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) == 0 {
-		return nil
+	if err != nil {
+		return false, fmt.Errorf("waiting for packets: %w", err)
 	}
+	if fds[0].Revents&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) != 0 {
+		return false, l.socketError()
+	}
+	return n == 0, nil
+}
+
+// socketError is what happened to the interface, if anything.
+func (l *Live) socketError() error {
 	code, err := unix.GetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	switch {
 	case err != nil:

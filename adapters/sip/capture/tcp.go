@@ -107,7 +107,6 @@ func (d *decoder) tcpSegment(src, dst netip.Addr, b []byte) {
 
 // take handles one segment.
 func (s *streams) take(g *segment) {
-	s.sweep()
 	key, dir := connKey{g.src, g.dst}, 0
 	if g.dst.Compare(g.src) < 0 {
 		key, dir = connKey{g.dst, g.src}, 1
@@ -221,7 +220,7 @@ func (s *streams) remove(c *conn) {
 // sweep looks once a second for connections that are silent, and for holes that nothing will fill any more.
 func (s *streams) sweep() {
 	now := s.d.at
-	if since := now - s.swept; since >= 0 && since < sweepEvery {
+	if since := now - s.swept; len(s.byKey) == 0 || since >= 0 && since < sweepEvery {
 		return
 	}
 	s.swept = now

@@ -138,6 +138,7 @@ func TestLostSegments(t *testing.T) {
 	}{
 		{"the receiver has them", func(l *tcpLink) { l.ba(5000, next, flagACK, "") }, 1},
 		{"nobody sends them again", func(l *tcpLink) { l.at += holdTime + call.Second; l.ba(5000, 1000, flagACK, "") }, 1},
+		{"nothing comes at all", func(l *tcpLink) { l.d.tick(l.at + holdTime); l.d.tick(l.at + holdTime + call.Second) }, 1},
 		{"the capture ends", func(l *tcpLink) { l.d.flush() }, 1},
 		{"the capture ends, with a time before", func(l *tcpLink) { l.d.at = 0; l.d.flush() }, 1},
 		{"too many wait", func(l *tcpLink) {

@@ -32,5 +32,5 @@ func (w *waker) close() {
 	if !w.stop() {
 		<-w.done
 	}
-	unix.Close(w.fd)
+	_ = unix.Close(w.fd)
 }
