@@ -41,7 +41,11 @@ type dialog struct {
 
 	cseq       uint32 // of the INVITE that began it
 	branch     string // of that INVITE, as first seen
-	unseen     bool   // found in the middle
+	hops       int    // Vias of that INVITE where it has the fewest: nearest to its caller
+	attempts   []attempt
+	unseen     bool    // found in the middle
+	spoken     [2]bool // by side: messages of it have come
+	again      bool    // tried again after a refusal, with the same Call-ID and From tag
 	created    call.Time
 	alerted    bool
 	answered   call.Time
@@ -113,6 +117,11 @@ func (g *group) add(d *dialog) {
 	}
 }
 
+// drop takes out d, which is forgotten.
+func (g *group) drop(d *dialog) {
+	g.dialogs = slices.DeleteFunc(g.dialogs, func(x *dialog) bool { return x == d })
+}
+
 // merge takes over the dialogs of other.
 func (g *group) merge(other *group) {
 	if g == other {
@@ -129,6 +138,15 @@ func (d *dialog) outbound() bool { return d.legs[uas] != "" && d.legs[uac] == ""
 
 // inbound reports whether d is a party's call to a switch, or to another party.
 func (d *dialog) inbound() bool { return d.legs[uac] != "" }
+
+// stray reports whether d was found in the middle and only one side of it has spoken: a repetition of what is over, or
+// made up.
+func (d *dialog) stray() bool {
+	return d.unseen && !(d.spoken[uac] && d.spoken[uas]) && d.mediaHeard() == 0
+}
+
+// spare reports whether d is the first to go when there is no room.
+func (d *dialog) spare() bool { return d.phase == terminated || d.phase == challenged || d.stray() }
 
 // live reports whether d has not ended.
 func (d *dialog) live() bool { return d.phase != terminated }
@@ -172,12 +190,65 @@ func (d *dialog) sender(m *message) (s side, ok bool) {
 	return requester, true
 }
 
+// attempt is a transaction of the INVITE that began a dialog, at the hop nearest to its caller, not refused so far. There
+// are several where a proxy forks the INVITE and the hop before it is not seen.
+type attempt struct {
+	branch    string
+	cancelled bool
+}
+
+// maxAttempts bounds the attempts of one dialog.
+const maxAttempts = 16
+
+// attempt notes m, an INVITE without a tag in To.
+func (d *dialog) attempt(m *message) {
+	n := m.hops()
+	switch {
+	case len(d.attempts) == 0 || n < d.hops:
+		d.attempts, d.hops, d.branch = append(d.attempts[:0], attempt{branch: m.branch}), n, m.branch
+	case n == d.hops && len(d.attempts) < maxAttempts && d.attemptOf(m) < 0:
+		d.attempts = append(d.attempts, attempt{branch: m.branch})
+	}
+}
+
+func (d *dialog) attemptOf(m *message) int {
+	return slices.IndexFunc(d.attempts, func(a attempt) bool { return a.branch == m.branch })
+}
+
+// refusedAll takes a refusal of the INVITE and reports whether no attempt is left: a proxy that forks it goes on with
+// the others, and tells its caller of the end only.
+func (d *dialog) refusedAll(m *message) bool {
+	if i := d.attemptOf(m); i >= 0 {
+		d.attempts = slices.Delete(d.attempts, i, i+1)
+		return len(d.attempts) == 0
+	}
+	return len(d.attempts) == 0
+}
+
+// cancelledAll likewise for a CANCEL, which has the branch of the INVITE that it cancels (RFC 3261, 9.1).
+func (d *dialog) cancelledAll(m *message) bool {
+	if i := d.attemptOf(m); i >= 0 {
+		d.attempts[i].cancelled = true
+		return !slices.ContainsFunc(d.attempts, func(a attempt) bool { return !a.cancelled })
+	}
+	return len(d.attempts) == 0
+}
+
+// triedAgain reports whether m is a new attempt of d's caller after d was refused: with the same Call-ID and From tag
+// (RFC 3261, 8.1.3.4 and 8.1.3.5).
+func (d *dialog) triedAgain(m *message) bool {
+	return m.status == 0 && m.method == "INVITE" && m.toTag == "" && m.cseq > d.cseq && d.phase == terminated && d.answered == 0
+}
+
 // repeated notes m and reports whether d has had it before, and whether that was at another hop between proxies rather
 // than the same packet once more.
 func (d *dialog) repeated(m *message, from side) (again, hop bool) {
 	h := newDigest().text(m.method).text(m.toTag).number(uint64(from)<<56 | uint64(m.status)<<32 | uint64(m.cseq))
 	if m.method == "INVITE" && m.status > 100 && m.status < 200 { // a later one may say something new
 		h = h.text(string(m.Body()))
+	}
+	if m.method == "CANCEL" || m.method == "INVITE" && m.status >= 300 { // each hop's says something of its own
+		h = h.text(m.branch)
 	}
 	exact := h.text(m.branch)
 	again = slices.Contains(d.seen[:], h)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	sipgo "github.com/emiago/sipgo/sip"
 
@@ -36,6 +37,7 @@ type engine struct {
 	dialogs     map[string]*dialog // by Call-ID
 	first, last *dialog            // oldest first
 	unanswered  fifo               // nothing came back for them yet: the first to go in a flood
+	spare       fifo               // over, challenged or strays: the first to go for want of room
 	n           int
 	index       index
 	roles       roles
@@ -167,9 +169,11 @@ func (e *engine) handle(m *message) {
 	if !e.trusted(d, m) {
 		return
 	}
-	d.heard, d.lag = e.now, e.lag
-	d.meet(m.src.Addr())
-	d.meet(m.dst.Addr())
+	d.heard, d.lag, d.spoken[from] = e.now, e.lag, true
+	if d.phase < confirmed || d.knows(m.src.Addr()) {
+		d.meet(m.src.Addr())
+		d.meet(m.dst.Addr())
+	}
 	if again, hop := d.repeated(m, from); again {
 		e.again(d, m, hop)
 		return
@@ -188,6 +192,9 @@ func (e *engine) again(d *dialog, m *message, hop bool) {
 		return
 	}
 	e.out.Count("other_hops", 1)
+	if m.method == "INVITE" && m.status == 0 && m.toTag == "" && d.phase < challenged {
+		d.attempt(m)
+	}
 	if m.method == "INVITE" && m.status == 0 && m.src.Addr() == d.ends[uas].Addr() {
 		d.ends[uas] = m.dst
 	}
@@ -197,6 +204,9 @@ func (e *engine) again(d *dialog, m *message, hop bool) {
 func (e *engine) find(m *message) *dialog {
 	for d := e.dialogs[m.callID]; d != nil; d = d.next {
 		if m.fromTag == d.tags[uac] || m.toTag != "" && m.toTag == d.tags[uac] {
+			if d.triedAgain(m) {
+				return nil
+			}
 			return d
 		}
 	}
@@ -225,7 +235,7 @@ func (e *engine) meet(m *message) *dialog {
 // first, and an answer to it proves by its branch that its sender has received it.
 func (e *engine) trusted(d *dialog, m *message) bool {
 	switch {
-	case d.knows(m.src.Addr()), m.method == "INVITE" && m.status == 0 && m.toTag == "":
+	case d.knows(m.src.Addr()), m.method == "INVITE" && m.status == 0 && m.toTag == "" && d.phase < confirmed:
 		return true
 	case m.status != 0 && m.branch != "" && m.branch == d.branch:
 		return true
@@ -252,14 +262,18 @@ func (e *engine) add(d *dialog) bool {
 	return true
 }
 
-// makeRoom drops the oldest dialog that nobody has answered with so much as a 100, or that is over.
+// makeRoom drops a dialog that is over, challenged or a stray, or else the oldest that nobody has answered with so much
+// as a 100.
 func (e *engine) makeRoom() bool {
-	d := e.unanswered.pop(func(d *dialog) bool { return d.phase == trying || d.phase == terminated })
+	d := e.spare.pop((*dialog).spare)
+	if d == nil {
+		d = e.unanswered.pop(func(d *dialog) bool { return d.phase == trying })
+	}
 	if d == nil {
 		return false
 	}
-	e.out.Count("dialogs_given_up", 1)
 	if d.live() {
+		e.out.Count("dialogs_given_up", 1)
 		e.vanish(d, "ctigate.too_many_dialogs")
 	}
 	e.remove(d)
@@ -287,6 +301,8 @@ func (e *engine) remove(d *dialog) {
 			break
 		}
 	}
+	d.next = nil
+	d.group.drop(d)
 	e.index.drop(d)
 }
 
@@ -301,6 +317,7 @@ func (e *engine) unlist(d *dialog) {
 	} else {
 		d.new.older = d.older
 	}
+	d.older, d.new = nil, nil // whoever still holds d holds no other
 	e.n--
 }
 
@@ -316,12 +333,18 @@ func (e *engine) observe(kind call.Kind, leg string) *call.Observation {
 	return &e.obs[len(e.obs)-1]
 }
 
-// vanish ends a dialog of which nothing is heard any more, at the time of its last message. Why is its native event.
+// vanish ends a dialog of which nothing is heard any more, at the time of its last message or audio. Why is its native event.
 func (e *engine) vanish(d *dialog, why string) {
 	e.out.Count("dialogs_lost", 1)
 	held, m := e.obs, e.m
 	e.obs, e.m = nil, nil
-	e.end(d, ending{at: d.heard - d.lag, by: -1, synthetic: true})
+	at := d.heard - d.lag
+	for _, f := range d.flows {
+		if f != nil && f.lastHeard != 0 {
+			at = max(at, f.lastHeard-f.lag)
+		}
+	}
+	e.end(d, ending{at: at, by: -1, synthetic: true})
 	e.late(d, why)
 	e.obs, e.m = held, m
 }
@@ -358,8 +381,11 @@ type fifo struct{ list []*dialog }
 
 func (f *fifo) push(d *dialog) { f.list = append(f.list, d) }
 
-// trim drops those at the front that are not wanted.
-func (f *fifo) trim(wanted func(*dialog) bool) {
+// trim drops those at the front that are not wanted; of more than limit, all of them.
+func (f *fifo) trim(limit int, wanted func(*dialog) bool) {
+	if len(f.list) > limit {
+		f.list = slices.DeleteFunc(f.list, func(d *dialog) bool { return d.gone || !wanted(d) })
+	}
 	i := 0
 	for i < len(f.list) && (f.list[i].gone || !wanted(f.list[i])) {
 		f.list[i] = nil
@@ -382,4 +408,10 @@ func (f *fifo) pop(wanted func(*dialog) bool) *dialog {
 	return nil
 }
 
-func legID(callID, tag string) string { return fmt.Sprintf("%s;%s", callID, tag) }
+// legID is the id of d's leg whose party has tag. What is tried again after a refusal is another leg.
+func (d *dialog) legID(tag string) string {
+	if d.again {
+		return fmt.Sprintf("%s;%s;%d", d.callID, tag, d.cseq)
+	}
+	return d.callID + ";" + tag
+}

@@ -28,6 +28,8 @@ type flow struct {
 	due       call.Time // of the next report, by the capture's clock
 	atReport  uint64    // packets
 	lastHeard call.Time // by our clock
+	lag       call.Time // our clock less the one that stamps its packets
+	loose     bool      // its sender has described another source since
 	reported  call.Time // when its receiver spoke of it last, by RTCP
 	told      call.Time // reported, at the last report
 	next      *flow     // to the same destination
@@ -38,6 +40,9 @@ func (e *engine) expect(d *dialog, to side, desc *sdp.Description) {
 	for i := range desc.Media {
 		m := &desc.Media[i]
 		if m.Kind == "audio" && m.Port != 0 && m.Addr.IsValid() && !m.Null {
+			if f := d.flows[to.other()]; f != nil && f.agreed {
+				return // what was agreed holds until the answer comes, and after a refusal (RFC 3261, 14.1)
+			}
 			f := e.flow(d, to.other(), m.Addr, m.RTCP)
 			if f != nil && !f.agreed {
 				f.stream.Negotiate(formats(m.Formats), m.Encryption != "")
@@ -61,6 +66,7 @@ func (e *engine) stream(d *dialog, sides [2]*sdp.Side, agreed *sdp.Agreed) {
 		if f == nil {
 			continue
 		}
+		f.loose = f.loose || f.src != from.Addr
 		f.src = from.Addr
 		f.agreed = from.Direction == sdp.SendRecv || from.Direction == sdp.SendOnly
 		f.stream.Negotiate(formats(to.Formats), agreed.Encryption != "")
@@ -92,11 +98,12 @@ func (e *engine) flow(d *dialog, from side, dst, rtcp netip.AddrPort) *flow {
 			e.out.Count("streams_full", 1)
 			return nil
 		}
-		f = &flow{d: d, from: from, trip: &media.RoundTrip{}, stream: media.New(&e.measure, e.now-e.lag)}
+		f = &flow{d: d, from: from, lag: e.lag, trip: &media.RoundTrip{}, stream: media.New(&e.measure, e.now-e.lag)}
 		f.since, f.due = e.now-e.lag, e.now-e.lag+e.interval()
 		d.flows[from] = f
 		e.streams++
 	case f.dst == dst:
+		f.rtcp = rtcp
 		return f
 	default:
 		e.unfile(f)
@@ -110,7 +117,25 @@ func (e *engine) flow(d *dialog, from side, dst, rtcp netip.AddrPort) *flow {
 
 func (e *engine) interval() call.Time { return call.Time(e.o.Quality.Interval.Microseconds()) }
 
+// maxSameDestination bounds the flows to one destination: a switch that rings many phones and stays out of the audio's way
+// names one for all of them.
+const maxSameDestination = 64
+
+// file makes f found by its destination, in the place of the oldest that nobody has answered if there are too many.
 func (e *engine) file(f *flow) {
+	n, oldest := 0, (*flow)(nil)
+	for x := e.flows[f.dst]; x != nil; x = x.next {
+		if n++; !x.agreed {
+			oldest = x
+		}
+	}
+	if n >= maxSameDestination {
+		e.out.Count("streams_same_destination", 1)
+		if oldest == nil {
+			return
+		}
+		e.unfile(oldest)
+	}
 	f.next = e.flows[f.dst]
 	e.flows[f.dst] = f
 }
@@ -163,16 +188,30 @@ func (e *engine) rtp(p *wire.Packet) {
 		return
 	}
 	e.heardRTP = p.Received
-	if f.next != nil || f.latch != p.Src {
-		if f = f.choose(p.Src); f == nil {
-			e.out.Count("rtp_unexpected_source", 1)
-			return
+	if f.next == nil && f.latch == p.Src {
+		e.take(f, p)
+		return
+	}
+	chosen := f.choose(p.Src, p.Received)
+	if chosen == nil {
+		e.out.Count("rtp_unexpected_source", 1)
+		return
+	}
+	e.take(chosen, p)
+	for x := f; x != nil; x = x.next { // a switch out of the audio's way has it in both of its dialogs
+		if x != chosen && x.src == p.Src && x.agreed {
+			x.latch = p.Src
+			e.take(x, p)
 		}
 	}
+}
+
+// take takes one RTP packet of f.
+func (e *engine) take(f *flow, p *wire.Packet) {
 	if f.off {
 		return
 	}
-	f.lastHeard = p.Received
+	f.lastHeard, f.lag = p.Received, p.Received-p.At
 	ev, err := f.stream.RTP(p.At, p.Payload)
 	if err != nil {
 		e.out.Count("invalid_rtp", 1)
@@ -185,13 +224,13 @@ func (e *engine) rtp(p *wire.Packet) {
 
 // choose picks, among the flows to one destination, the one that src may send: where its description says, or, behind a
 // NAT, from the address that its signalling comes from. Once a source has sent, it alone counts, unless it falls silent.
-func (f *flow) choose(src netip.AddrPort) *flow {
+func (f *flow) choose(src netip.AddrPort, now call.Time) *flow {
 	var fallback *flow
 	for x := f; x != nil; x = x.next {
 		if x.latch == src {
 			return x
 		}
-		if fallback == nil && x.accepts(src) {
+		if fallback == nil && x.accepts(src, now) {
 			fallback = x
 		}
 		if x.src == src {
@@ -204,25 +243,28 @@ func (f *flow) choose(src netip.AddrPort) *flow {
 		}
 		return nil
 	}
-	fallback.latch = src
+	fallback.latch, fallback.loose = src, false
 	return fallback
 }
 
+// silentFor is how long a source says nothing before its audio may come from another port: a NAT has forgotten it.
+const silentFor = 2 * call.Second
+
 // accepts reports whether f may come from src.
-func (f *flow) accepts(src netip.AddrPort) bool {
+func (f *flow) accepts(src netip.AddrPort, now call.Time) bool {
 	if f.src == src {
 		return true
 	}
-	if f.src.IsValid() && f.latch == f.src && f.stream.Packets() > 0 {
-		return false // its own address has sent
+	if f.latch.IsValid() && !f.loose && now-f.lastHeard < silentFor {
+		return false // the one that sends counts
 	}
 	switch {
 	case !f.src.IsValid(): // the sender has not described itself yet
 		return src.Addr() == f.d.ends[f.from].Addr()
 	case f.src.Addr() == src.Addr():
-		return !f.latch.IsValid()
+		return true
 	default:
-		return !f.latch.IsValid() && f.src.Addr().IsPrivate() && src.Addr() == f.d.ends[f.from].Addr()
+		return f.src.Addr().IsPrivate() && src.Addr() == f.d.ends[f.from].Addr()
 	}
 }
 
@@ -330,12 +372,12 @@ func (d *dialog) mediaHeard() (at call.Time) {
 // report tells of d's streams what was measured in their interval, when that is over: of both directions together, since
 // each is judged by the other.
 func (e *engine) report(d *dialog) {
-	now := e.now - e.lag
-	quiet := e.quiet(d, now, false)
+	quiet := e.quiet(d, false)
 	for _, f := range d.flows {
-		if f == nil || now < f.due {
+		if f == nil || e.now-f.lag < f.due {
 			continue
 		}
+		now := e.now - f.lag
 		f.due = max(f.due+e.interval(), now)
 		e.quality(f, now, false, quiet)
 		e.heardLate(f, now)
@@ -343,9 +385,9 @@ func (e *engine) report(d *dialog) {
 }
 
 // quiet says which of d's directions should be heard and are not.
-func (e *engine) quiet(d *dialog, now call.Time, final bool) (out [2]bool) {
+func (e *engine) quiet(d *dialog, final bool) (out [2]bool) {
 	for s, f := range d.flows {
-		out[s] = f != nil && e.silent(f, now, final)
+		out[s] = f != nil && e.silent(f, e.now-f.lag, final)
 	}
 	return out
 }
@@ -365,12 +407,12 @@ func (e *engine) heardLate(f *flow, now call.Time) {
 
 // closeFlows ends the streams of d with a report of their whole life.
 func (e *engine) closeFlows(d *dialog) {
-	now := e.now - e.lag
-	quiet := e.quiet(d, now, true)
+	quiet := e.quiet(d, true)
 	for s, f := range d.flows {
 		if f == nil {
 			continue
 		}
+		now := e.now - f.lag
 		e.heardLate(f, now)
 		e.quality(f, now, true, quiet)
 		e.unfile(f)
@@ -410,6 +452,9 @@ func (e *engine) quality(f *flow, now call.Time, final bool, quiet [2]bool) {
 	before := len(e.obs)
 	o := e.observe(call.LegQuality, leg)
 	o.Quality = q
+	if e.m == nil {
+		o.At = now
+	}
 	o.Native = call.Native{Type: "RTP", ID: fmt.Sprintf("%s/%s/%s/%s/%d", leg, f.src, f.dst, q.Stream, q.From)}
 	if final {
 		o.Native.ID += "/final"

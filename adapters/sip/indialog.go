@@ -48,6 +48,8 @@ func (e *engine) response(d *dialog, m *message, from side) {
 		}
 	case "REFER":
 		e.referAnswered(d, m, from)
+	case "BYE":
+		e.byeAnswered(d, m, from)
 	}
 }
 
@@ -61,6 +63,23 @@ func (e *engine) bye(d *dialog, m *message, from side) {
 		e.out.Count("forked_answers", 1)
 		return
 	}
+	e.hungUp(d, m, from)
+}
+
+// byeAnswered takes the final response to a BYE, from the side that received it. It matters where the BYE was not seen,
+// or came from where nobody had named: its receiver has taken it, or has no call any more (RFC 3261, 15.1.2).
+func (e *engine) byeAnswered(d *dialog, m *message, from side) {
+	if m.status != 481 && (m.status < 200 || m.status >= 300) || from == uas && d.tags[uas] != "" && m.toTag != d.tags[uas] {
+		return
+	}
+	e.hungUp(d, m, from.other())
+}
+
+// hungUp ends d as by has asked for.
+func (e *engine) hungUp(d *dialog, m *message, by side) {
+	if !d.live() {
+		return
+	}
 	if r := d.refer; r != nil && r.accepted && !r.done {
 		e.transferred(d, r) // nobody says how it went, and the call goes on without the one who asked
 	}
@@ -68,7 +87,7 @@ func (e *engine) bye(d *dialog, m *message, from side) {
 	if q850 == 0 {
 		q850 = 16
 	}
-	e.end(d, ending{at: m.at, by: int(from), q850: q850})
+	e.end(d, ending{at: m.at, by: int(by), q850: q850})
 }
 
 // info takes the DTMF that an INFO may carry.

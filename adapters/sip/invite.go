@@ -13,6 +13,9 @@ func (e *engine) invited(m *message) *dialog {
 	d := e.newDialog(m)
 	d.tags[uac], d.cseq, d.branch = m.fromTag, m.cseq, m.branch
 	d.ends = [2]netip.AddrPort{m.sender(), m.dst}
+	d.attempt(m)
+	before := e.refusedBefore(m)
+	d.again = before != nil
 	if !e.add(d) {
 		return nil
 	}
@@ -20,6 +23,9 @@ func (e *engine) invited(m *message) *dialog {
 	id := identify(m)
 	d.number, d.dialed = id.number, m.req.Recipient.User
 	rel := e.relate(d, m, id)
+	if rel.to == nil && before != nil {
+		rel = relation{to: before, evidence: "call_id", replaces: true}
+	}
 	calledBySwitch := rel.to != nil && !rel.replaces || e.roles.isSwitch(d.ends[uac], m)
 	if calledBySwitch {
 		e.roles.learn(d.ends[uac], e.now)
@@ -40,6 +46,16 @@ func (e *engine) invited(m *message) *dialog {
 	return d
 }
 
+// refusedBefore is the attempt that m repeats after its refusal, nil for none.
+func (e *engine) refusedBefore(m *message) *dialog {
+	for d := e.dialogs[m.callID]; d != nil; d = d.next {
+		if m.fromTag == d.tags[uac] {
+			return d
+		}
+	}
+	return nil
+}
+
 func (e *engine) newDialog(m *message) *dialog {
 	d := &dialog{callID: m.callID, created: e.now, heard: e.now}
 	(&group{}).add(d)
@@ -51,7 +67,7 @@ func (e *engine) newDialog(m *message) *dialog {
 
 // takeInbound makes d a leg of its caller.
 func (e *engine) takeInbound(d *dialog, m *message, id identity, rel relation) {
-	leg := legID(d.callID, d.tags[uac])
+	leg := d.legID(d.tags[uac])
 	d.legs[uac] = leg
 	o := e.observe(call.LegCreated, leg)
 	o.Inbound, o.Number, o.Name, o.SIPCallID = true, id.number, id.name, d.callID
@@ -69,7 +85,7 @@ func (e *engine) takeInbound(d *dialog, m *message, id identity, rel relation) {
 
 // takeOutbound makes d a leg of the party that a switch calls.
 func (e *engine) takeOutbound(d *dialog, m *message, id identity, rel relation) {
-	leg := legID(d.callID, d.tags[uac])
+	leg := d.legID(d.tags[uac])
 	d.legs[uas] = leg
 	dialed := m.to().Address.User
 	if m.req != nil {
@@ -99,6 +115,7 @@ func (e *engine) joined(m *message) *dialog {
 	if !e.add(d) {
 		return nil
 	}
+	e.spare.push(d)
 	id := identify(m)
 	d.number, d.dialed = id.number, m.to().Address.User
 	rel := e.relate(d, m, id)
@@ -171,8 +188,9 @@ func retargeted(h string) (user string, ok bool) {
 // reinvited takes an INVITE of a known dialog: one more try without a tag in To, or a change of the session.
 func (e *engine) reinvited(d *dialog, m *message, from side) {
 	if m.toTag == "" {
-		if d.phase == challenged || d.phase == trying {
-			d.phase, d.cseq, d.challenged, d.branch = trying, m.cseq, 0, m.branch
+		if m.cseq > d.cseq && (d.phase == challenged || d.phase == trying) {
+			d.phase, d.cseq, d.challenged, d.attempts = trying, m.cseq, 0, nil
+			d.attempt(m)
 		}
 	}
 	e.describe(d, m, from)
@@ -214,8 +232,11 @@ func (e *engine) firstInvitation(d *dialog, m *message) {
 		e.progress(d, m)
 	case m.status < 300:
 		e.answer(d, m)
+	case !d.refusedAll(m):
+		e.out.Count("forked_refusals", 1)
 	case m.status == 401 || m.status == 407 || m.status == 422 || m.status == 494:
 		d.phase, d.challenged = challenged, e.now
+		e.spare.push(d)
 		d.refuseOffer(m)
 	default:
 		e.refused(d, m)
@@ -255,7 +276,7 @@ func (e *engine) callee(d *dialog, m *message) {
 	if calling, _ := d.group.calling(); e.o.View != ViewTrunk && (calling || e.roles.known(d.ends[uas])) {
 		return
 	}
-	leg := legID(d.callID, m.toTag)
+	leg := d.legID(m.toTag)
 	d.legs[uas], d.user = leg, e.roles.userOf(d.dialed)
 	o := e.observe(call.LegCreated, leg)
 	o.Parent, o.User, o.SIPCallID, o.Unseen = d.legs[uac], d.user, d.callID, d.unseen
@@ -292,7 +313,7 @@ func (e *engine) diverted(d *dialog, m *message) {
 
 // cancel takes a CANCEL of the INVITE that began d. What becomes of it, its final response says: it may come too late.
 func (e *engine) cancel(d *dialog, m *message, from side) {
-	if from != uac || m.cseq != d.cseq || d.phase >= confirmed {
+	if from != uac || m.cseq != d.cseq || d.phase >= confirmed || !d.cancelledAll(m) {
 		return
 	}
 	d.cancelled = m.at
@@ -342,6 +363,7 @@ func (e *engine) finish(d *dialog, x ending) {
 		o.At, o.Q850, o.SIP, o.ByParty, o.Synthetic = x.at, x.q850, x.sip, x.by == int(s), x.synthetic
 	}
 	d.phase, d.expires = terminated, 0
+	e.spare.push(d)
 	d.offer, d.refer = nil, nil
 }
 

@@ -198,6 +198,16 @@ func canonicalName(s string) string {
 	return s
 }
 
+// hops is how many Vias m has.
+func (m *message) hops() (n int) {
+	for _, h := range m.headers() {
+		if _, ok := h.(*sipgo.ViaHeader); ok {
+			n++
+		}
+	}
+	return n
+}
+
 func (m *message) from() *sipgo.FromHeader { return m.Message.(headerSet).From() }
 func (m *message) to() *sipgo.ToHeader     { return m.Message.(headerSet).To() }
 
@@ -217,10 +227,10 @@ func (m *message) name() string {
 	return strconv.Itoa(m.status) + " " + m.method
 }
 
-// native names the message, the same for every copy of it.
+// native names the message, the same for every copy of it: a 183 and a 200 to one INVITE are two.
 func (m *message) native() call.Native {
 	if m.named.ID == "" {
-		m.named = call.Native{Type: m.name(), ID: m.callID + "/" + m.fromTag + "/" + m.toTag + "/" + strconv.FormatUint(uint64(m.cseq), 10)}
+		m.named = call.Native{Type: m.name(), ID: m.callID + "/" + m.fromTag + "/" + m.toTag + "/" + strconv.FormatUint(uint64(m.cseq), 10) + "/" + strings.ReplaceAll(m.name(), " ", "/")}
 	}
 	return m.named
 }

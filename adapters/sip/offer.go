@@ -10,6 +10,9 @@ import (
 // describe takes the session description in m, if any, as an offer or as the answer to one (RFC 3264; RFC 6337 says
 // which it is).
 func (e *engine) describe(d *dialog, m *message, from side) {
+	if !d.live() { // nothing would close its streams
+		return
+	}
 	desc, err := m.description()
 	if err != nil {
 		e.out.Count("invalid_sdp", 1)
@@ -53,6 +56,7 @@ func audio(offer, answer *sdp.Description) (agreed *sdp.Agreed, o, a *sdp.Media)
 func (e *engine) agree(d *dialog, o *offered, answer *sdp.Description, final bool) {
 	agreed, om, am := audio(o.sdp, answer)
 	if agreed == nil {
+		d.mute(final)
 		return
 	}
 	sides := [2]*sdp.Side{&agreed.Offerer, &agreed.Answerer}
@@ -76,6 +80,15 @@ func (e *engine) agree(d *dialog, o *offered, answer *sdp.Description, final boo
 		e.hold(d, o.by.other(), byAnswerer)
 	}
 	e.stream(d, sides, agreed)
+}
+
+// mute notes that no audio is agreed any more: of a fax by T.38, say.
+func (d *dialog) mute(final bool) {
+	for _, f := range d.flows {
+		if f != nil && final {
+			f.agreed = false
+		}
+	}
 }
 
 // hold tells that the party on side s has put the call on hold, or taken it back.

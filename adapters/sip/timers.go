@@ -26,7 +26,8 @@ func (e *engine) advance(now call.Time) {
 		e.look(d)
 		e.report(d)
 	}
-	e.unanswered.trim(func(d *dialog) bool { return d.phase == trying })
+	e.unanswered.trim(2*e.n+1024, func(d *dialog) bool { return d.phase == trying })
+	e.spare.trim(2*e.n+1024, (*dialog).spare)
 }
 
 // look ends what is over of d, or forgets it.
@@ -47,8 +48,10 @@ func (e *engine) look(d *dialog) {
 	case d.refer != nil && d.refer.clearAt != 0 && e.now > d.refer.clearAt:
 		e.end(d, ending{at: d.refer.doneAt, by: int(d.refer.by), q850: 16})
 		e.late(d, "ctigate.transferred_away")
-	case d.expires != 0 && e.now > d.expires+refreshGrace:
+	case d.expires != 0 && e.now > d.expires+refreshGrace && e.now-d.mediaHeard() > refreshGrace:
 		e.vanish(d, "ctigate.session_expired")
+	case d.phase == confirmed && d.stray() && silent > provisionalFor:
+		e.vanish(d, "ctigate.dialog_of_one_side")
 	case d.phase == confirmed && d.expires == 0 && silent > idleFor && e.now-d.mediaHeard() > idleFor:
 		e.vanish(d, "ctigate.dialog_idle")
 	}

@@ -178,6 +178,9 @@ func (t *Tracker) joinBy(key string, l *leg, o *Observation) {
 		t.sip[key] = l
 	case other.c != l.c:
 		t.unite(other.c, l.c, o)
+		if other.c.done { // it is forgotten before l is
+			t.sip[key] = l
+		}
 	}
 }
 

@@ -244,7 +244,11 @@ func (c *tracked) repeated(o *Observation) bool {
 	if o.Native.ID == "" && o.Native.Seq == 0 {
 		return false
 	}
-	d := digest64(o.Kind, o.Native.Seq, o.Native.ID, o.Leg, o.Value, o.Reason)
+	direction := ""
+	if o.Media != nil {
+		direction = o.Media.Direction
+	}
+	d := digest64(o.Kind, o.Native.Seq, o.Native.ID, o.Leg, o.Value, o.Reason, direction)
 	for _, r := range c.recent {
 		if r == d {
 			return true
