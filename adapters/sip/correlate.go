@@ -61,10 +61,16 @@ func (x index) put(d *dialog, tokens []string) {
 		keys = append(keys, "d"+k)
 	}
 	for _, k := range keys {
-		if list := x[k]; len(list) < maxSame && !slices.Contains(list, d) {
-			x[k] = append(list, d)
-			d.keys = append(d.keys, k)
+		list := x[k]
+		if slices.Contains(list, d) {
+			continue
 		}
+		if len(list) >= maxSame { // the newest can still have their other halves before them
+			i := max(0, slices.IndexFunc(list, func(c *dialog) bool { return !c.live() }))
+			list = slices.Delete(list, i, i+1)
+		}
+		x[k] = append(list, d)
+		d.keys = append(d.keys, k)
 	}
 }
 
@@ -128,7 +134,7 @@ func (e *engine) relate(d *dialog, m *message, id identity) relation {
 	best, score, evidence := (*dialog)(nil), 0, ""
 	consider := func(key, what string, judge func(*dialog) int) {
 		for _, c := range e.index[key] {
-			if c.live() && c.anyLeg() != "" && c.callID != d.callID && c.at(d) {
+			if c.live() && c.anyLeg() != "" && c.callID != d.callID && (c.at(d) || e.roles.bothConfigured(c.ends[uas], d.ends[uac])) {
 				if n := judge(c); n > score { // of equals, the one that has waited longest
 					best, score, evidence = c, n, what
 				}
@@ -172,6 +178,11 @@ func (e *engine) relateByName(d *dialog, m *message) relation {
 		}
 		if c := e.filed("i"+id, d); c != nil {
 			return relation{to: c, evidence: name, replaces: name != "x-cid"}
+		}
+	}
+	for c := e.dialogs[d.callID]; c != nil; c = c.next { // a border element may keep the Call-ID, with a tag of its own
+		if c != d && c.live() && c.tags[uac] != d.tags[uac] && c.at(d) {
+			return relation{to: c, evidence: "call_id"}
 		}
 	}
 	if i := strings.LastIndex(d.callID, "_b2b-"); i > 0 {

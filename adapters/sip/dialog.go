@@ -51,12 +51,14 @@ type dialog struct {
 	answered   call.Time
 	cancelled  call.Time // CANCEL came
 	challenged call.Time // when, by our clock
+	challenge  int       // its status
 	heard      call.Time // last message, by our clock
 	expires    call.Time // session timer (RFC 4028), by our clock; 0 for none
 	lag        call.Time // our clock less the capturing one's
 	user       string    // of its party, for an outbound leg
 	number     string    // of its caller
 	dialed     string
+	target     string // host and port that the INVITE is to
 
 	offer *offered
 	held  [2]bool

@@ -43,6 +43,7 @@ type engine struct {
 	roles       roles
 
 	flows    map[netip.AddrPort]*flow // by destination
+	reports  map[netip.AddrPort]*flow // by where reports about the other direction go, where that is not beside it
 	streams  int
 	calm     call.Time // last time the load was high
 	sampling uint      // streams are measured one in 1<<sampling
@@ -57,7 +58,7 @@ func newEngine(o Config, out output) *engine {
 	return &engine{
 		o: o, out: out, parser: newParser(o.MaxMessageBytes),
 		dialogs: map[string]*dialog{}, index: newIndex(), roles: newRoles(o.PBX),
-		flows: map[netip.AddrPort]*flow{}, measure: media.Options{JitterBufferMS: float64(o.Quality.JitterBuffer.Microseconds()) / 1000},
+		flows: map[netip.AddrPort]*flow{}, reports: map[netip.AddrPort]*flow{}, measure: media.Options{JitterBufferMS: float64(o.Quality.JitterBuffer.Microseconds()) / 1000},
 	}
 }
 
@@ -246,6 +247,10 @@ func (e *engine) trusted(d *dialog, m *message) bool {
 
 // add puts d among the dialogs, making room for it if need be; false when there is none.
 func (e *engine) add(d *dialog) bool {
+	if !e.roomFor(d.callID) {
+		e.out.Count("dialogs_same_call_id", 1)
+		return false
+	}
 	if e.n >= e.o.MaxDialogs && !e.makeRoom() {
 		e.out.Count("dialogs_full", 1)
 		return false
@@ -260,6 +265,23 @@ func (e *engine) add(d *dialog) bool {
 	e.last = d
 	e.n++
 	return true
+}
+
+// maxSameCallID bounds the dialogs of one Call-ID: attempts, and what a border element that keeps it makes of them.
+const maxSameCallID = 64
+
+// roomFor reports whether there may be another dialog of a Call-ID; the oldest that is over makes room for it.
+func (e *engine) roomFor(callID string) bool {
+	n, over := 0, (*dialog)(nil)
+	for d := e.dialogs[callID]; d != nil; d = d.next {
+		if n++; !d.live() {
+			over = d
+		}
+	}
+	if n >= maxSameCallID && over != nil {
+		e.remove(over)
+	}
+	return n < maxSameCallID || over != nil
 }
 
 // makeRoom drops a dialog that is over, challenged or a stray, or else the oldest that nobody has answered with so much

@@ -66,8 +66,9 @@ func (e *engine) stream(d *dialog, sides [2]*sdp.Side, agreed *sdp.Agreed) {
 		if f == nil {
 			continue
 		}
-		f.loose = f.loose || f.src != from.Addr
-		f.src = from.Addr
+		src := onWire(from.Addr)
+		f.loose = f.loose || f.src != src
+		f.src = src
 		f.agreed = from.Direction == sdp.SendRecv || from.Direction == sdp.SendOnly
 		f.stream.Negotiate(formats(to.Formats), agreed.Encryption != "")
 		if e.m != nil {
@@ -91,6 +92,7 @@ func formats(list []sdp.Format) []media.Format {
 
 // flow returns the flow that side from sends, towards dst: a new one, or the one there is, moved.
 func (e *engine) flow(d *dialog, from side, dst, rtcp netip.AddrPort) *flow {
+	dst, rtcp = onWire(dst), onWire(rtcp)
 	f := d.flows[from]
 	switch {
 	case f == nil:
@@ -102,9 +104,10 @@ func (e *engine) flow(d *dialog, from side, dst, rtcp netip.AddrPort) *flow {
 		f.since, f.due = e.now-e.lag, e.now-e.lag+e.interval()
 		d.flows[from] = f
 		e.streams++
-	case f.dst == dst:
-		f.rtcp = rtcp
+	case f.dst == dst && f.rtcp == rtcp:
 		return f
+	case f.dst == dst:
+		e.unfile(f)
 	default:
 		e.unfile(f)
 		f.latch = netip.AddrPort{}
@@ -113,6 +116,11 @@ func (e *engine) flow(d *dialog, from side, dst, rtcp netip.AddrPort) *flow {
 	f.off = !e.measured(f)
 	e.file(f)
 	return f
+}
+
+// onWire is a as packets have it: without the zone that an SDP may name.
+func onWire(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
 }
 
 func (e *engine) interval() call.Time { return call.Time(e.o.Quality.Interval.Microseconds()) }
@@ -138,9 +146,15 @@ func (e *engine) file(f *flow) {
 	}
 	f.next = e.flows[f.dst]
 	e.flows[f.dst] = f
+	if f.rtcp.IsValid() && (f.rtcp.Addr() != f.dst.Addr() || f.rtcp.Port()&^1 != f.dst.Port()&^1) {
+		e.reports[f.rtcp] = f
+	}
 }
 
 func (e *engine) unfile(f *flow) {
+	if e.reports[f.rtcp] == f {
+		delete(e.reports, f.rtcp)
+	}
 	for p := e.flows[f.dst]; p != nil; p = p.next {
 		switch {
 		case p == f && f.next == nil:
@@ -322,6 +336,9 @@ func (e *engine) reporter(p *wire.Packet) *flow {
 				return f
 			}
 		}
+	}
+	if f := e.reports[p.Dst]; f != nil && (!f.src.IsValid() || f.src.Addr() == p.Src.Addr()) {
+		return f
 	}
 	if p.Correlation == "" {
 		return nil

@@ -39,7 +39,7 @@ func (e *engine) response(d *dialog, m *message, from side) {
 	case "UPDATE", "PRACK":
 		switch {
 		case m.status >= 300:
-			d.refuseOffer(m)
+			d.refuseOffer(m, from)
 		case m.status >= 200:
 			if m.method == "UPDATE" && d.phase == confirmed {
 				e.timer(d, m)

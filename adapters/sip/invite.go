@@ -21,7 +21,7 @@ func (e *engine) invited(m *message) *dialog {
 	}
 	e.unanswered.push(d)
 	id := identify(m)
-	d.number, d.dialed = id.number, m.req.Recipient.User
+	d.number, d.dialed, d.target = id.number, m.req.Recipient.User, m.req.Recipient.HostPort()
 	rel := e.relate(d, m, id)
 	if rel.to == nil && before != nil {
 		rel = relation{to: before, evidence: "call_id", replaces: true}
@@ -91,7 +91,7 @@ func (e *engine) takeOutbound(d *dialog, m *message, id identity, rel relation) 
 	if m.req != nil {
 		dialed = m.req.Recipient.User
 	}
-	d.user = e.roles.userOf(dialed)
+	d.user = e.roles.userOf(dialed, d.target)
 	o := e.observe(call.LegCreated, leg)
 	o.User, o.Number, o.Name, o.SIPCallID = d.user, id.number, id.name, d.callID
 	if isPhoneNumber(dialed) {
@@ -211,7 +211,7 @@ func (e *engine) invitation(d *dialog, m *message, from side) {
 		e.timer(d, m)
 		e.describe(d, m, from)
 	case m.status >= 300:
-		d.refuseOffer(m)
+		d.refuseOffer(m, from)
 		if m.status == 481 || m.status == 408 { // RFC 5057: the dialog is gone
 			e.end(d, ending{at: m.at, by: -1, sip: m.status})
 		}
@@ -235,9 +235,9 @@ func (e *engine) firstInvitation(d *dialog, m *message) {
 	case !d.refusedAll(m):
 		e.out.Count("forked_refusals", 1)
 	case m.status == 401 || m.status == 407 || m.status == 422 || m.status == 494:
-		d.phase, d.challenged = challenged, e.now
+		d.phase, d.challenged, d.challenge = challenged, e.now, m.status
 		e.spare.push(d)
-		d.refuseOffer(m)
+		d.refuseOffer(m, uas)
 	default:
 		e.refused(d, m)
 	}
@@ -277,7 +277,7 @@ func (e *engine) callee(d *dialog, m *message) {
 		return
 	}
 	leg := d.legID(m.toTag)
-	d.legs[uas], d.user = leg, e.roles.userOf(d.dialed)
+	d.legs[uas], d.user = leg, e.roles.userOf(d.dialed, d.target)
 	o := e.observe(call.LegCreated, leg)
 	o.Parent, o.User, o.SIPCallID, o.Unseen = d.legs[uac], d.user, d.callID, d.unseen
 	if isPhoneNumber(d.dialed) {

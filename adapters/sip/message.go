@@ -73,6 +73,9 @@ type headerSet interface {
 	CSeq() *sipgo.CSeqHeader
 }
 
+// maxID is the longest Call-ID or tag in bytes: they are kept as long as their dialog, and repeated in what it tells.
+const maxID = 1024
+
 // index takes out what every message must have (RFC 3261, 8.1.1), and refuses one that contradicts itself.
 func (m *message) index() error {
 	h, ok := m.Message.(headerSet)
@@ -92,6 +95,9 @@ func (m *message) index() error {
 	m.branch, _ = via.Params.Get("branch")
 	if m.callID == "" || strings.ContainsAny(m.callID, " \t\r\n") {
 		return fmt.Errorf("its Call-ID %q is none", m.callID)
+	}
+	if len(m.callID) > maxID || len(m.fromTag) > maxID || len(m.toTag) > maxID {
+		return fmt.Errorf("its Call-ID or a tag has more than %d bytes", maxID)
 	}
 	if m.status != 0 {
 		m.method = string(seq.MethodName)

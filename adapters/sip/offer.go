@@ -34,9 +34,9 @@ func (e *engine) describe(d *dialog, m *message, from side) {
 	e.agree(d, o, desc, m.status >= 200 || m.status == 0)
 }
 
-// refuseOffer drops the offer that m refuses.
-func (d *dialog) refuseOffer(m *message) {
-	if o := d.offer; o != nil && o.method == m.method && o.cseq == m.cseq {
+// refuseOffer drops the offer that m, of side from, refuses: in a glare both sides may have used the same CSeq.
+func (d *dialog) refuseOffer(m *message, from side) {
+	if o := d.offer; o != nil && o.by != from && o.method == m.method && o.cseq == m.cseq {
 		d.offer = nil
 	}
 }

@@ -2,6 +2,7 @@ package sip
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	sipgo "github.com/emiago/sipgo/sip"
@@ -45,11 +46,16 @@ func isPhoneNumber(user string) bool {
 	return len(digits) >= 7
 }
 
+// nobodies are what switches show for callers that they cannot or may not name.
+var nobodies = [...]string{"anonymous", "unknown", "asterisk", "freeswitch", "unavailable", "restricted", "private", "withheld", "0000000000"}
+
 // numberKey is under what a number is filed, whatever prefix it has: the last seven digits of a phone number, else the
 // whole user part. Empty for none. sameNumber tells those apart that share a key.
 func numberKey(user string) string {
-	if strings.EqualFold(user, "anonymous") || strings.EqualFold(user, "unknown") {
-		return ""
+	for _, nobody := range nobodies {
+		if strings.EqualFold(user, nobody) {
+			return ""
+		}
 	}
 	if isPhoneNumber(user) {
 		return user[len(user)-7:]
@@ -86,7 +92,7 @@ func newRoles(pbx []string) roles {
 	r := roles{ports: map[netip.AddrPort]bool{}, learned: map[netip.AddrPort]call.Time{}, users: map[string]bool{}, contacts: map[string]string{}}
 	for _, s := range pbx {
 		if ap, err := netip.ParseAddrPort(s); err == nil {
-			r.ports[ap] = true
+			r.ports[netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())] = true
 		} else if p, err := parsePrefix(s); err == nil {
 			r.configured = append(r.configured, p)
 		}
@@ -97,6 +103,7 @@ func newRoles(pbx []string) roles {
 // parsePrefix reads an address or a CIDR block.
 func parsePrefix(s string) (netip.Prefix, error) {
 	if a, err := netip.ParseAddr(s); err == nil {
+		a = a.Unmap()
 		return netip.PrefixFrom(a, a.BitLen()), nil
 	}
 	return netip.ParsePrefix(s)
@@ -104,13 +111,8 @@ func parsePrefix(s string) (netip.Prefix, error) {
 
 // known reports whether a is a switch's: configured, or learned.
 func (r *roles) known(a netip.AddrPort) bool {
-	if r.ports[a] {
+	if r.isConfigured(a) {
 		return true
-	}
-	for _, p := range r.configured {
-		if p.Contains(a.Addr()) {
-			return true
-		}
 	}
 	_, ok := r.learned[a]
 	return ok
@@ -122,6 +124,15 @@ func (r *roles) isSwitch(a netip.AddrPort, m *message) bool { return r.known(a) 
 // switchNames are words in the User-Agent or Server of switches that have both sides of a call.
 var switchNames = [...]string{"asterisk", "freeswitch", "fpbx", "3cx", "broadworks", "yate", "cisco-cucm"}
 
+// bothConfigured reports whether a and b were configured as addresses of switches.
+func (r *roles) bothConfigured(a, b netip.AddrPort) bool {
+	return r.isConfigured(a) && r.isConfigured(b)
+}
+
+func (r *roles) isConfigured(a netip.AddrPort) bool {
+	return r.ports[a] || slices.ContainsFunc(r.configured, func(p netip.Prefix) bool { return p.Contains(a.Addr()) })
+}
+
 // names reports whether m's sender calls itself a switch. Once one has been configured, only those count that were.
 func (r *roles) names(m *message) bool {
 	if len(r.configured)+len(r.ports) > 0 {
@@ -129,7 +140,7 @@ func (r *roles) names(m *message) bool {
 	}
 	s := strings.ToLower(m.software())
 	for _, name := range switchNames {
-		if strings.Contains(s, name) {
+		if strings.Contains(s, name) && !strings.HasPrefix(s, "3cxphone ") {
 			return true
 		}
 	}
@@ -149,26 +160,40 @@ func (r *roles) learn(a netip.AddrPort, now call.Time) {
 
 // register learns a user, and the user parts of its contacts, from a REGISTER that was accepted.
 func (r *roles) register(m *message) {
-	if m.status != 200 || len(r.users) >= maxUsers || len(r.contacts) >= maxUsers {
+	if m.status != 200 {
 		return
 	}
 	user := m.to().Address.User
 	if user == "" {
 		return
 	}
+	if len(r.users) >= maxUsers { // those who still are will register again
+		clear(r.users)
+	}
+	if len(r.contacts) >= maxUsers {
+		clear(r.contacts)
+	}
 	r.users[user] = true
 	for _, h := range m.headers() {
 		if c, ok := h.(*sipgo.ContactHeader); ok && c.Address.User != "" {
-			r.contacts[c.Address.User] = user
+			r.contacts[c.Address.User+"@"+c.Address.HostPort()] = user
+			if other, ok := r.contacts[c.Address.User]; ok && other != user {
+				r.contacts[c.Address.User] = "" // phones of several users call their contacts so
+			} else {
+				r.contacts[c.Address.User] = user
+			}
 		}
 	}
 }
 
 func (r *roles) registered(user string) bool { return r.users[user] }
 
-// userOf is the user whom a request to user reaches: phones register contacts with names of their own.
-func (r *roles) userOf(user string) string {
-	if u, ok := r.contacts[user]; ok {
+// userOf is the user whom a request to user at a host and port reaches: phones register contacts with names of their own.
+func (r *roles) userOf(user, at string) string {
+	if u, ok := r.contacts[user+"@"+at]; ok {
+		return u
+	}
+	if u := r.contacts[user]; u != "" && !r.users[user] {
 		return u
 	}
 	return user

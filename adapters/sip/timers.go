@@ -39,7 +39,7 @@ func (e *engine) look(d *dialog) {
 			e.remove(d)
 		}
 	case d.phase == challenged && e.now-d.challenged > challengedFor:
-		e.end(d, ending{at: d.challenged - d.lag, by: int(uas), sip: 401, q850: 21})
+		e.end(d, ending{at: d.challenged - d.lag, by: int(uas), sip: d.challenge, q850: q850Of(d.challenge)})
 		e.late(d, "ctigate.challenge_unanswered")
 	case d.phase == trying && silent > unansweredFor:
 		e.vanish(d, "ctigate.invite_unanswered")
