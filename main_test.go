@@ -207,6 +207,7 @@ switches:
      ami: {address: "127.0.0.1:5038", username: ctigate, password: {env: PBX1_AMI_PASSWORD}}}
   - {id: fs1, kind: esl, address: "127.0.0.1:8021", password: {env: FS1_PASSWORD}}
   - {id: trunk1, kind: sip, capture: {interface: eth1}, hep: {}, siprec: {}}
+  - {id: oldpbx, kind: sip, dialogs: {server: "sip:127.0.0.1:5060", username: ctigate, password: {env: PBX_SIP_PASSWORD}, resources: ["100", "101"]}}
 sinks:
   - {kind: kafka, brokers: ["127.0.0.1:9092"]}
   - {kind: file, name: archive}

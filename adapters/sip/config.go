@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ctigate/ctigate/adapters/sip/capture"
+	"github.com/ctigate/ctigate/adapters/sip/dialoginfo"
 	"github.com/ctigate/ctigate/adapters/sip/hep"
 	"github.com/ctigate/ctigate/adapters/sip/siprec"
 	"github.com/ctigate/ctigate/core"
@@ -37,19 +38,20 @@ const (
 
 // Config is the settings of one SIP link. At least one way in is needed. A zero field takes its default.
 type Config struct {
-	Capture            *Capture       `yaml:"capture"`             // packets of a network interface
-	HEP                *hep.Config    `yaml:"hep"`                 // packets from capture agents
-	SIPREC             *siprec.Config `yaml:"siprec"`              // streams from recording clients
-	PBX                []string       `yaml:"pbx"`                 // addresses of switches: IP, IP:port or CIDR; learned when left out
-	View               string         `yaml:"view"`                // auto or trunk
-	CorrelationHeaders []string       `yaml:"correlation_headers"` // of INVITEs: equal values are one call, on other switches too
-	Variables          []string       `yaml:"variables"`           // headers of INVITEs to carry as attributes
-	Quality            Quality        `yaml:"quality"`
-	MaxDialogs         int            `yaml:"max_dialogs"`       // followed at once
-	MaxStreams         int            `yaml:"max_streams"`       // RTP streams measured at once
-	MaxMessageBytes    int            `yaml:"max_message_bytes"` // of one SIP message
-	Queue              int            `yaml:"queue"`             // frames that may wait for the router
-	Raw                bool           `yaml:"raw"`               // also deliver every SIP message to the raw stream, for audit
+	Capture            *Capture           `yaml:"capture"`             // packets of a network interface
+	HEP                *hep.Config        `yaml:"hep"`                 // packets from capture agents
+	SIPREC             *siprec.Config     `yaml:"siprec"`              // streams from recording clients
+	Dialogs            *dialoginfo.Config `yaml:"dialogs"`             // subscriptions; they are a link of their own
+	PBX                []string           `yaml:"pbx"`                 // addresses of switches: IP, IP:port or CIDR; learned when left out
+	View               string             `yaml:"view"`                // auto or trunk
+	CorrelationHeaders []string           `yaml:"correlation_headers"` // of INVITEs: equal values are one call, on other switches too
+	Variables          []string           `yaml:"variables"`           // headers of INVITEs to carry as attributes
+	Quality            Quality            `yaml:"quality"`
+	MaxDialogs         int                `yaml:"max_dialogs"`       // followed at once
+	MaxStreams         int                `yaml:"max_streams"`       // RTP streams measured at once
+	MaxMessageBytes    int                `yaml:"max_message_bytes"` // of one SIP message
+	Queue              int                `yaml:"queue"`             // frames that may wait for the router
+	Raw                bool               `yaml:"raw"`               // also deliver every SIP message to the raw stream, for audit
 }
 
 // Quality is how RTP is measured.
@@ -123,8 +125,15 @@ func (c *Config) Validate() []error {
 }
 
 func (c *Config) validateWays() (errs []error) {
-	if c.Capture == nil && c.HEP == nil && c.SIPREC == nil {
-		errs = append(errs, errors.New("capture: no way in is set: give capture, hep or siprec"))
+	packets := c.Capture != nil || c.HEP != nil || c.SIPREC != nil
+	switch {
+	case c.Dialogs != nil && packets:
+		errs = append(errs, errors.New("dialogs: needs a switch of its own: what the PBX says there are is all that a link with subscriptions has"))
+	case c.Dialogs == nil && !packets:
+		errs = append(errs, errors.New("capture: no way in is set: give capture, hep, siprec or dialogs"))
+	}
+	if c.Dialogs != nil {
+		errs = append(errs, under("dialogs", c.Dialogs.Validate())...)
 	}
 	if c.SIPREC != nil {
 		errs = append(errs, under("siprec", c.SIPREC.Validate())...)
@@ -208,6 +217,9 @@ func headerNames(field string, names []string) (errs []error) {
 func (c *Config) Open(id string, env core.Env) (core.Adapter, error) {
 	if errs := c.Validate(); len(errs) > 0 {
 		return nil, fmt.Errorf("opening SIP link %s: %w", id, errors.Join(errs...))
+	}
+	if c.Dialogs != nil {
+		return dialoginfo.New(id, *c.Dialogs, env.Log)
 	}
 	return newAdapter(id, c.withDefaults(), env), nil
 }
