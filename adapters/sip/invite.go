@@ -360,7 +360,7 @@ func (e *engine) finish(d *dialog, x ending) {
 			continue
 		}
 		o := e.observe(call.LegCleared, d.legs[s])
-		o.At, o.Q850, o.SIP, o.ByParty, o.Synthetic = x.at, x.q850, x.sip, x.by == int(s), x.synthetic
+		o.At, o.Q850, o.SIP, o.ByParty, o.Unseen, o.Synthetic = x.at, x.q850, x.sip, x.by == int(s), x.by < 0, x.synthetic
 	}
 	d.phase, d.expires = terminated, 0
 	e.spare.push(d)

@@ -94,7 +94,7 @@ func (c *tracked) conclude() {
 	case c.call.MergedInto != "":
 	case c.hangup != nil:
 		c.call.HangupBy = c.hangup.name()
-	case !c.uncertain && c.gaps == 0 && !slices.Contains(c.missing, "end"):
+	case !c.uncertain && !c.hangupOpen && c.gaps == 0 && !slices.Contains(c.missing, "end"):
 		c.call.HangupBy = "switch"
 	}
 	if c.call.Outcome == "" {

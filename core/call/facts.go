@@ -144,6 +144,7 @@ func (t *Tracker) clear(l *leg, o *Observation) {
 	if o.ByParty {
 		t.releasing(l, o)
 	}
+	l.c.hangupOpen = l.c.hangupOpen || o.Unseen
 	at := o.At
 	if l.release != 0 && l.release < at {
 		at = l.release // when the party hung up, rather than when the switch was done with it

@@ -32,7 +32,8 @@ const (
 	LegMedia
 	// LegReleasing: its party asked to hang up (BYE, CANCEL). Nothing is cleared yet.
 	LegReleasing
-	// LegCleared: it is over; the call ends with its last leg. Q850, SIP, ByParty; Value is the switch's own word for the cause.
+	// LegCleared: it is over; the call ends with its last leg. Q850, SIP, ByParty; Value is the switch's own word for the
+	// cause; Unseen says that who ended it is not told.
 	LegCleared
 	// QueueEnter: it entered Queue at position Count.
 	QueueEnter
@@ -80,7 +81,7 @@ type Observation struct {
 
 	Inbound   bool
 	Local     bool // LegCreated: its party logged in as a user of this switch
-	Unseen    bool // LegCreated: inferred from something later; its beginning was not seen
+	Unseen    bool // LegCreated: inferred from something later; its beginning was not seen. LegCleared: who did it was not
 	Forward   bool // LegCreated: the switch follows a diversion with this leg; Dialed is its target
 	ByParty   bool
 	Number    string // what the leg's party calls itself

@@ -82,6 +82,7 @@ type tracked struct {
 	gaps       int
 	missing    []string
 	hangup     *leg
+	hangupOpen bool // a leg was cleared, and by whom is not told
 	endDue     Time
 	done       bool
 	recent     [32]uint64 // native events already applied, for those that are not idempotent

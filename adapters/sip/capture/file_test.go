@@ -66,20 +66,20 @@ func (n *ng) offset(s int64) []byte {
 	return n.option(optTSOffset, n.order.AppendUint64(nil, uint64(s)))
 }
 
-func (n *ng) head(id uint32, at uint64, size int) []byte {
+func (n *ng) head(id uint32, at uint64, size uint32) []byte {
 	b := n.order.AppendUint32(nil, id)
 	b = n.order.AppendUint32(n.order.AppendUint32(b, uint32(at>>32)), uint32(at))
-	return n.order.AppendUint32(n.order.AppendUint32(b, uint32(size)), uint32(size))
+	return n.order.AppendUint32(n.order.AppendUint32(b, size), size)
 }
 
 func (n *ng) packet(id uint32, at uint64, p []byte) *ng {
-	body := append(n.head(id, at, len(p)), p...)
+	body := append(n.head(id, at, uint32(len(p))), p...)
 	body = append(body, make([]byte, (4-len(p)%4)%4)...)
 	return n.block(blockPacket, append(body, n.option(2, []byte{0, 0, 0, 1})...))
 }
 
 func (n *ng) oldPacket(id uint16, at uint64, p []byte) *ng {
-	h := n.head(0, at, len(p))
+	h := n.head(0, at, uint32(len(p)))
 	n.order.PutUint16(h, id)
 	n.order.PutUint16(h[2:], 7) // drops
 	return n.block(blockPacketOld, append(h, p...))

@@ -2,7 +2,6 @@ package capture
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
@@ -274,16 +273,4 @@ func TestPermissionSaysWhatToDo(t *testing.T) {
 	if err := permission(unix.EPERM); !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "setcap cap_net_raw+ep") {
 		t.Error(err)
 	}
-}
-
-// fragments4 is a UDP datagram in two fragments.
-func fragments4(src, dst netip.AddrPort, payload string) (first, second []byte) {
-	udp := udpPacket(src, dst, payload)
-	first, second = ipPacket(src, dst, udp[:24]), ipPacket(src, dst, udp[24:])
-	binary.BigEndian.PutUint16(first[6:], 0x2000)
-	binary.BigEndian.PutUint16(second[6:], 3)
-	for _, f := range [][]byte{first, second} {
-		binary.BigEndian.PutUint16(f[4:], 77)
-	}
-	return first, second
 }

@@ -100,3 +100,15 @@ func collect(o Options, link int, frames ...[]byte) ([]wire.Packet, Stats) {
 	d.flush()
 	return got, d.stats
 }
+
+// fragments4 is a UDP datagram in two fragments.
+func fragments4(src, dst netip.AddrPort, payload string) (first, second []byte) {
+	udp := udpPacket(src, dst, payload)
+	first, second = ipPacket(src, dst, udp[:24]), ipPacket(src, dst, udp[24:])
+	be.PutUint16(first[6:], 0x2000)
+	be.PutUint16(second[6:], 3)
+	for _, f := range [][]byte{first, second} {
+		be.PutUint16(f[4:], 77)
+	}
+	return first, second
+}

@@ -373,7 +373,7 @@ func (n *normalizer) say(kind call.Kind, leg string) {
 // clear ends a dialog: first the leg of the party that ended it.
 func (n *normalizer) clear(id string, d *dialog, x *Dialog) {
 	own := call.Observation{Kind: call.LegCleared, Leg: d.leg, SIP: status(x.Code), Value: x.Event, Synthetic: n.how != live}
-	own.Q850 = q850(x.Event, own.SIP, d.state == Confirmed)
+	own.Q850, own.Unseen = q850(x.Event, own.SIP, d.state == Confirmed), x.Event == ""
 	far := own
 	far.Leg = d.far
 	switch x.Event {

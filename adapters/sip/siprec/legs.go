@@ -262,7 +262,7 @@ func (s *session) cleared(l *leg, how ending) []call.Observation {
 		return nil
 	}
 	l.gone = true
-	o := call.Observation{Kind: call.LegCleared, Leg: l.id, At: how.at, Received: how.at, Native: how.native, Q850: 16, Value: "BYE"}
+	o := call.Observation{Kind: call.LegCleared, Leg: l.id, At: how.at, Received: how.at, Native: how.native, Q850: 16, Value: "BYE", Unseen: true}
 	if how.synthetic {
 		o.Synthetic, o.Q850, o.Value = true, 0, "unknown"
 	}
