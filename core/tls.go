@@ -35,14 +35,11 @@ func (t TLS) Client(at, host string) (*tls.Config, error) {
 		c.ServerName = t.ServerName
 	}
 	if t.CAFile != "" {
-		pem, err := os.ReadFile(t.CAFile)
+		pool, err := authorities(at+".ca_file", t.CAFile)
 		if err != nil {
-			return nil, fmt.Errorf("reading %s.ca_file: %w", at, err)
+			return nil, err
 		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("reading %s.ca_file: no PEM certificate in %s", at, t.CAFile)
-		}
+		c.RootCAs = pool
 	}
 	if t.CertFile != "" {
 		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
@@ -52,4 +49,32 @@ func (t TLS) Client(at, host string) (*tls.Config, error) {
 		c.Certificates = []tls.Certificate{pair}
 	}
 	return c, nil
+}
+
+// ServerTLS reads the certificate that a listener shows, and, where clientCAFile is not empty, the authorities of which
+// its clients must show one (TLS 1.2 at least). at is the field's path, for errors.
+func ServerTLS(at, certFile, keyFile, clientCAFile string) (*tls.Config, error) {
+	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s.cert_file and %s.key_file: %w", at, at, err)
+	}
+	c := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}
+	if clientCAFile == "" {
+		return c, nil
+	}
+	c.ClientAuth = tls.RequireAndVerifyClientCert
+	c.ClientCAs, err = authorities(at+".client_ca_file", clientCAFile)
+	return c, err
+}
+
+func authorities(at, file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", at, err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("reading %s: no PEM certificate in %s", at, file)
+	}
+	return pool, nil
 }

@@ -12,10 +12,7 @@ import (
 )
 
 // fork plays a call through a proxy that forks it, one hop at a time, as it is captured at the proxy.
-type fork struct {
-	g    *stage
-	from string
-}
+type fork struct{ g *stage }
 
 const forkProxy = "10.9.0.1:5060"
 

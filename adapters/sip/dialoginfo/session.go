@@ -10,6 +10,7 @@ import (
 
 	"github.com/emiago/sipgo/sip"
 
+	"github.com/ctigate/ctigate/adapters/sip/alarm"
 	"github.com/ctigate/ctigate/core"
 	"github.com/ctigate/ctigate/core/call"
 )
@@ -46,14 +47,14 @@ type session struct {
 	k      *conn
 	outbox *outbox
 	now    time.Time // of what is being handled
-	timers timers
+	timers alarm.Alarms
 
 	subs     []*subscription
 	byCall   map[string]*subscription
 	tx       map[string]*transaction // by branch
 	ready    []*subscription         // that wait for their turn to ask
 	next     time.Time               // when one may ask
-	turn     *timer
+	turn     *alarm.Alarm
 	via      string
 	contact  string
 	auth     [2]*challenge // of the server, and of a proxy before it
@@ -65,7 +66,7 @@ type session struct {
 	leaving    bool
 	waiting    int // resources whose snapshot is not done
 	complete   bool
-	missing    *timer
+	missing    *alarm.Alarm
 	fatal      error
 	pbx        string // Server or User-Agent of the PBX
 	snapshotID string
@@ -104,8 +105,7 @@ func (s *session) run(ctx context.Context) error {
 			s.handle(m)
 		case <-clock.C:
 			s.now = time.Now()
-			for t := s.timers.due(s.now); t != nil && s.fatal == nil; t = s.timers.due(s.now) {
-				t.do()
+			for s.fatal == nil && s.timers.Ring(s.now) {
 			}
 		case <-s.outbox.done:
 			return fmt.Errorf("handing over: %w", s.outbox.err)
@@ -119,11 +119,12 @@ func (s *session) run(ctx context.Context) error {
 
 // arm sets clock to the first timer.
 func (s *session) arm(clock *time.Timer) {
-	if len(s.timers) == 0 {
+	at, ok := s.timers.Next()
+	if !ok {
 		clock.Stop()
 		return
 	}
-	clock.Reset(max(0, time.Until(s.timers[0].at)))
+	clock.Reset(max(0, time.Until(at)))
 }
 
 // begin asks for all resources, in an order of chance: two gateways do not walk side by side.
@@ -138,7 +139,7 @@ func (s *session) begin() (err error) {
 	for _, i := range rand.Perm(len(s.subs)) {
 		s.enqueue(s.subs[i])
 	}
-	s.timers.set(s.now.Add(aliveInterval), s.alive)
+	s.timers.Set(s.now.Add(aliveInterval), func(time.Time) { s.alive() })
 	return nil
 }
 
@@ -152,9 +153,9 @@ func (s *session) leave() {
 		s.handle(m)
 	}
 	s.leaving, s.ready = true, nil
-	s.timers.set(s.now.Add(leaveTime), func() { s.fatal = context.Canceled })
+	s.timers.Set(s.now.Add(leaveTime), func(time.Time) { s.fatal = context.Canceled })
 	for _, sub := range s.subs {
-		s.timers.stop(sub.timer)
+		s.timers.Stop(sub.timer)
 		if sub.active {
 			s.ready = append(s.ready, sub)
 		}
@@ -168,7 +169,7 @@ func (s *session) enqueue(sub *subscription) {
 	if s.leaving || sub.queued || sub.asking {
 		return
 	}
-	s.timers.stop(sub.timer)
+	s.timers.Stop(sub.timer)
 	sub.queued = true
 	s.ready = append(s.ready, sub)
 	s.proceed()
@@ -178,8 +179,8 @@ func (s *session) enqueue(sub *subscription) {
 func (s *session) proceed() {
 	for len(s.ready) > 0 && len(s.tx) < s.c.cfg.InFlight && s.fatal == nil {
 		if wait := s.next.Sub(s.now); wait > 0 && !s.leaving {
-			s.timers.stop(s.turn)
-			s.turn = s.timers.set(s.next, s.proceed)
+			s.timers.Stop(s.turn)
+			s.turn = s.timers.Set(s.next, func(time.Time) { s.proceed() })
 			return
 		}
 		sub := s.ready[0]
@@ -231,7 +232,7 @@ func (s *session) gap(reason string) {
 
 // alive asks a silent PBX whether it is there. One that has never answered OPTIONS is not held to it.
 func (s *session) alive() {
-	s.timers.set(s.now.Add(jitter(aliveInterval, 0.1)), s.alive)
+	s.timers.Set(s.now.Add(jitter(aliveInterval, 0.1)), func(time.Time) { s.alive() })
 	if s.now.Sub(s.heard) >= aliveInterval-time.Second && !s.leaving {
 		s.options()
 	}
@@ -271,7 +272,7 @@ func (s *session) tellMissing() {
 	if !s.up || s.missing != nil {
 		return
 	}
-	s.missing = s.timers.set(s.now.Add(missingDelay), func() {
+	s.missing = s.timers.Set(s.now.Add(missingDelay), func(time.Time) {
 		s.missing = nil
 		what := s.missingNow()
 		s.outbox.put(func(out core.Emitter) error { return out.Missing(what) })

@@ -8,6 +8,7 @@ import (
 
 	"github.com/emiago/sipgo/sip"
 
+	"github.com/ctigate/ctigate/adapters/sip/alarm"
 	"github.com/ctigate/ctigate/core"
 	"github.com/ctigate/ctigate/core/call"
 )
@@ -30,12 +31,12 @@ type subscription struct {
 	fresh          bool // no document of this subscription has come yet
 	lasts          time.Duration
 	version        uint32
-	notified       bool   // a document has come in this session
-	settled        bool   // its part of the session's snapshot is done, or given up
-	refused        string // why it is refused for good; empty when it is not
-	last           string // why it failed last
-	failures       int    // in a row
-	timer          *timer // when to ask again, or to give up waiting for a NOTIFY
+	notified       bool         // a document has come in this session
+	settled        bool         // its part of the session's snapshot is done, or given up
+	refused        string       // why it is refused for good; empty when it is not
+	last           string       // why it failed last
+	failures       int          // in a row
+	timer          *alarm.Alarm // when to ask again, or to give up waiting for a NOTIFY
 }
 
 // Pauses after failures.
@@ -131,9 +132,9 @@ func (s *session) granted(sub *subscription, r *sip.Response) {
 
 // wait sets sub's timer.
 func (s *session) wait(sub *subscription, d time.Duration, then func(*subscription)) {
-	s.timers.stop(sub.timer)
+	s.timers.Stop(sub.timer)
 	if !s.leaving {
-		sub.timer = s.timers.set(s.now.Add(d), func() { then(sub) })
+		sub.timer = s.timers.Set(s.now.Add(d), func(time.Time) { then(sub) })
 	}
 }
 
@@ -219,7 +220,7 @@ func (s *session) forget(sub *subscription) {
 func (s *session) renew(sub *subscription, after time.Duration) {
 	s.forget(sub)
 	if after <= 0 {
-		s.timers.stop(sub.timer)
+		s.timers.Stop(sub.timer)
 		s.enqueue(sub)
 		return
 	}

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/emiago/sipgo/sip"
+
+	"github.com/ctigate/ctigate/adapters/sip/alarm"
 )
 
 // transaction is one request of ours that waits for its final response (RFC 3261, 17.1.2).
@@ -15,8 +17,8 @@ type transaction struct {
 	raw   []byte
 	wait  time.Duration // until the next retransmission
 	began time.Time
-	again *timer
-	end   *timer
+	again *alarm.Alarm
+	end   *alarm.Alarm
 	proof [2]string // nonces it was authenticated with
 	tries int       // challenges answered for this request
 	bye   bool      // takes the subscription back
@@ -29,9 +31,9 @@ func (s *session) send(t *transaction) {
 	t.ask.authorization, t.proof = s.authorize(&t.ask)
 	t.raw, t.began, t.wait = t.ask.bytes(), s.now, timerT1
 	s.tx[t.ask.branch] = t
-	t.end = s.timers.set(s.now.Add(timerF), func() { s.timeout(t) })
+	t.end = s.timers.Set(s.now.Add(timerF), func(time.Time) { s.timeout(t) })
 	if !s.k.stream {
-		t.again = s.timers.set(s.now.Add(t.wait), func() { s.resend(t) })
+		t.again = s.timers.Set(s.now.Add(t.wait), func(time.Time) { s.resend(t) })
 	}
 	s.k.send(t.raw)
 }
@@ -39,13 +41,13 @@ func (s *session) send(t *transaction) {
 // resend is timer E.
 func (s *session) resend(t *transaction) {
 	t.wait = min(2*t.wait, timerT2)
-	t.again = s.timers.set(s.now.Add(t.wait), func() { s.resend(t) })
+	t.again = s.timers.Set(s.now.Add(t.wait), func(time.Time) { s.resend(t) })
 	s.k.send(t.raw)
 }
 
 func (s *session) finish(t *transaction) {
-	s.timers.stop(t.again)
-	s.timers.stop(t.end)
+	s.timers.Stop(t.again)
+	s.timers.Stop(t.end)
 	delete(s.tx, t.ask.branch)
 }
 

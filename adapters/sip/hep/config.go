@@ -2,12 +2,10 @@ package hep
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -155,23 +153,7 @@ func (t *ServerTLS) validate() []error {
 
 // load reads the files.
 func (t *ServerTLS) load() (*tls.Config, error) {
-	pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("reading tls.cert_file and tls.key_file: %w", err)
-	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}
-	if t.ClientCAFile == "" {
-		return c, nil
-	}
-	pem, err := os.ReadFile(t.ClientCAFile)
-	if err != nil {
-		return nil, fmt.Errorf("reading tls.client_ca_file: %w", err)
-	}
-	c.ClientCAs, c.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
-	if !c.ClientCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("reading tls.client_ca_file: no PEM certificate in %s", t.ClientCAFile)
-	}
-	return c, nil
+	return core.ServerTLS("tls", t.CertFile, t.KeyFile, t.ClientCAFile)
 }
 
 // networks are the sources that may send; none means all.

@@ -2,18 +2,17 @@ package siprec
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/ctigate/ctigate/adapters/sip/media"
+	"github.com/ctigate/ctigate/core"
 )
 
 // Transports a recording server can be reached by.
@@ -270,21 +269,5 @@ func dedupe(errs []error) []error {
 
 // config reads the files (TLS 1.2 at least).
 func (s *TLSConfig) config() (*tls.Config, error) {
-	pair, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("reading tls.cert_file and tls.key_file: %w", err)
-	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}
-	if s.ClientCAFile == "" {
-		return c, nil
-	}
-	pem, err := os.ReadFile(s.ClientCAFile)
-	if err != nil {
-		return nil, fmt.Errorf("reading tls.client_ca_file: %w", err)
-	}
-	c.ClientCAs, c.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
-	if !c.ClientCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("reading tls.client_ca_file: no PEM certificate in %s", s.ClientCAFile)
-	}
-	return c, nil
+	return core.ServerTLS("tls", s.CertFile, s.KeyFile, s.ClientCAFile)
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ctigate/ctigate/adapters/sip/alarm"
 	"github.com/ctigate/ctigate/adapters/sip/media"
 	"github.com/ctigate/ctigate/adapters/sip/sdp"
 	"github.com/ctigate/ctigate/core"
@@ -39,7 +40,7 @@ type engine struct {
 	streams  int
 	tx       transactions
 	asking   map[string]*asking
-	timers   timers
+	timers   alarm.Alarms
 	digits   chan digit
 	seed     maphash.Seed
 
@@ -77,7 +78,7 @@ func newToken() string {
 
 // wait is how long nothing is due.
 func (e *engine) wait(now time.Time) time.Duration {
-	at, ok := e.timers.next()
+	at, ok := e.timers.Next()
 	if front := e.tx.order.Front(); front != nil {
 		if ended := front.Value.(*transaction).ended; !ok || ended.Before(at) {
 			at, ok = ended, true
@@ -90,7 +91,8 @@ func (e *engine) wait(now time.Time) time.Duration {
 }
 
 func (e *engine) tick(now time.Time) {
-	e.timers.run(now)
+	for e.timers.Ring(now) {
+	}
 	e.forget(now)
 }
 

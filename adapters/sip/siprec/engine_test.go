@@ -169,8 +169,8 @@ func TestNoACK(t *testing.T) {
 	}
 	b.counted(CountNoACK, 1)
 	b.after(80 * time.Second)
-	if len(b.asking) != 0 || len(b.timers) != 0 || b.tx.order.Len() != 0 {
-		t.Errorf("%d requests, %d timers, %d transactions are left", len(b.asking), len(b.timers), b.tx.order.Len())
+	if len(b.asking) != 0 || b.timers.Len() != 0 || b.tx.order.Len() != 0 {
+		t.Errorf("%d requests, %d timers, %d transactions are left", len(b.asking), b.timers.Len(), b.tx.order.Len())
 	}
 }
 
@@ -504,8 +504,8 @@ func FuzzMessages(f *testing.F) {
 			t.Fatal("a stranger ended a session")
 		}
 		b.after(10 * time.Second)
-		if len(b.sessions) > 4 || b.streams > 4 || len(b.timers) > 4*4+maxRepeat+2*4+16 {
-			t.Fatalf("%d sessions, %d streams, %d timers", len(b.sessions), b.streams, len(b.timers))
+		if len(b.sessions) > 4 || b.streams > 4 || b.timers.Len() > 4*4+maxRepeat+2*4+16 {
+			t.Fatalf("%d sessions, %d streams, %d timers", len(b.sessions), b.streams, b.timers.Len())
 		}
 	})
 }

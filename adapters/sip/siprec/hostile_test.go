@@ -41,8 +41,8 @@ func TestInviteFlood(t *testing.T) {
 	if grown := int64(heap()) - int64(before); grown > 2<<20 {
 		t.Errorf("%d more INVITEs take %d KiB", more, grown>>10)
 	}
-	if len(b.sessions) != 50 || b.streams != 50 || b.tx.order.Len() > 50+maxRepeat || len(b.timers) > 50*4+maxRepeat {
-		t.Errorf("%d sessions, %d streams, %d transactions, %d timers", len(b.sessions), b.streams, b.tx.order.Len(), len(b.timers))
+	if len(b.sessions) != 50 || b.streams != 50 || b.tx.order.Len() > 50+maxRepeat || b.timers.Len() > 50*4+maxRepeat {
+		t.Errorf("%d sessions, %d streams, %d transactions, %d timers", len(b.sessions), b.streams, b.tx.order.Len(), b.timers.Len())
 	}
 	b.counted(CountRefusedSessions, 2000+more-49)
 	if n := len(b.rec.Log().Frames); n != 1 {

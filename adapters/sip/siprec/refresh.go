@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ctigate/ctigate/adapters/sip/alarm"
 	"github.com/ctigate/ctigate/core"
 	"github.com/ctigate/ctigate/core/call"
 )
@@ -48,16 +49,16 @@ func sessionTimer(m *message) (r refresher, tooShort bool) {
 
 // keepAlive arms what notices a dead client: the session timer, or, where there is none, a question after a silence.
 func (e *engine) keepAlive(s *session, r refresher, now time.Time) {
-	e.timers.stop(s.expiry)
-	e.timers.stop(s.refresh)
+	e.timers.Stop(s.expiry)
+	e.timers.Stop(s.refresh)
 	if r.interval == 0 {
-		s.expiry = e.timers.start(now.Add(probeTime), func(now time.Time) { e.probe(s, now) })
+		s.expiry = e.timers.Set(now.Add(probeTime), func(now time.Time) { e.probe(s, now) })
 		return
 	}
 	margin := min(32*time.Second, r.interval/3) // RFC 4028, 10
-	s.expiry = e.timers.start(now.Add(r.interval-margin), func(now time.Time) { e.dead(s, "session timer expired", now) })
+	s.expiry = e.timers.Set(now.Add(r.interval-margin), func(now time.Time) { e.dead(s, "session timer expired", now) })
 	if !r.theirs {
-		s.refresh = e.timers.start(now.Add(r.interval/2), func(now time.Time) { e.renew(s, r, now) })
+		s.refresh = e.timers.Set(now.Add(r.interval/2), func(now time.Time) { e.renew(s, r, now) })
 	}
 }
 
@@ -88,7 +89,7 @@ func (e *engine) probe(s *session, now time.Time) {
 		}
 	}
 	if quiet := last.Std().Add(probeTime); quiet.After(now) {
-		s.expiry = e.timers.start(quiet, func(now time.Time) { e.probe(s, now) })
+		s.expiry = e.timers.Set(quiet, func(now time.Time) { e.probe(s, now) })
 		return
 	}
 	e.ask(&s.d, "OPTIONS", []string{supported}, now, func(code int, now time.Time) {
@@ -147,8 +148,8 @@ func (e *engine) end(s *session, how ending) {
 		return
 	}
 	s.over = true
-	for _, t := range []*timer{s.quality, s.expiry, s.refresh} {
-		e.timers.stop(t)
+	for _, t := range []*alarm.Alarm{s.quality, s.expiry, s.refresh} {
+		e.timers.Stop(t)
 	}
 	if s.accepted != nil {
 		e.quiet(s.accepted)
@@ -196,7 +197,7 @@ func (e *engine) hearLast() {
 
 // interval reports the streams of a session.
 func (e *engine) interval(s *session, now time.Time) {
-	s.quality = e.timers.start(now.Add(e.cfg.QualityInterval), func(now time.Time) { e.interval(s, now) })
+	s.quality = e.timers.Set(now.Add(e.cfg.QualityInterval), func(now time.Time) { e.interval(s, now) })
 	if !s.confirmed {
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ctigate/ctigate/adapters/sip/alarm"
 	"github.com/ctigate/ctigate/adapters/sip/sdp"
 	"github.com/ctigate/ctigate/core"
 	"github.com/ctigate/ctigate/core/call"
@@ -39,9 +40,9 @@ type session struct {
 	said    map[string]string
 
 	update  bool // the client takes UPDATE
-	quality *timer
-	expiry  *timer
-	refresh *timer
+	quality *alarm.Alarm
+	expiry  *alarm.Alarm
+	refresh *alarm.Alarm
 }
 
 // recorded is one m= line of the session.
@@ -166,7 +167,7 @@ func (e *engine) begin(m *message, b *body, timer refresher, now time.Time) {
 	s.accepted.session = s
 	e.repeatLater(s.accepted, timerT1, now)
 	e.keepAlive(s, timer, now)
-	s.quality = e.timers.start(now.Add(e.cfg.QualityInterval), func(now time.Time) { e.interval(s, now) })
+	s.quality = e.timers.Set(now.Add(e.cfg.QualityInterval), func(now time.Time) { e.interval(s, now) })
 }
 
 func acceptance(m *message, timer refresher) []string {

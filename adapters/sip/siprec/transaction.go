@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"strconv"
 	"time"
+
+	"github.com/ctigate/ctigate/adapters/sip/alarm"
 )
 
 // Timers of RFC 3261, table 4.
@@ -23,9 +25,9 @@ type transaction struct {
 	response []byte
 	path     path
 	to       netip.AddrPort
-	ended    time.Time // when it may be forgotten
-	session  *session  // of an accepted INVITE
-	repeat   *timer    // of its response, until the ACK
+	ended    time.Time    // when it may be forgotten
+	session  *session     // of an accepted INVITE
+	repeat   *alarm.Alarm // of its response, until the ACK
 	wait     time.Duration
 	refused  bool // counts in repeats
 	place    *list.Element
@@ -108,7 +110,7 @@ func (e *engine) decline(m *message, r reply, now time.Time) {
 // repeatLater sends the response again after wait, twice that, and so on, until quiet.
 func (e *engine) repeatLater(tx *transaction, wait time.Duration, now time.Time) {
 	tx.wait = wait
-	tx.repeat = e.timers.start(now.Add(wait), func(now time.Time) {
+	tx.repeat = e.timers.Set(now.Add(wait), func(now time.Time) {
 		if !now.Before(tx.ended) {
 			e.tx.remove(tx)
 			e.over(tx, now)
@@ -121,7 +123,7 @@ func (e *engine) repeatLater(tx *transaction, wait time.Duration, now time.Time)
 
 // quiet stops repeating.
 func (e *engine) quiet(tx *transaction) {
-	e.timers.stop(tx.repeat)
+	e.timers.Stop(tx.repeat)
 	tx.repeat = nil
 	if tx.refused {
 		tx.refused = false
@@ -153,7 +155,7 @@ type asking struct {
 	path    path
 	to      netip.AddrPort
 	until   time.Time
-	timer   *timer
+	timer   *alarm.Alarm
 	done    func(code int, now time.Time) // code 0: nobody answered
 }
 
@@ -174,7 +176,7 @@ func (e *engine) ask(d *dialog, method string, headers []string, now time.Time, 
 
 // askAgain is timers E and F.
 func (e *engine) askAgain(a *asking, wait time.Duration, now time.Time) {
-	a.timer = e.timers.start(now.Add(wait), func(now time.Time) {
+	a.timer = e.timers.Set(now.Add(wait), func(now time.Time) {
 		if !now.Before(a.until) {
 			e.answered(a, 0, now)
 			return
@@ -187,7 +189,7 @@ func (e *engine) askAgain(a *asking, wait time.Duration, now time.Time) {
 }
 
 func (e *engine) answered(a *asking, code int, now time.Time) {
-	e.timers.stop(a.timer)
+	e.timers.Stop(a.timer)
 	delete(e.asking, a.branch)
 	if a.done != nil {
 		a.done(code, now)
