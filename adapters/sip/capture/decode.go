@@ -49,6 +49,7 @@ type decoder struct {
 	missing      int       // bytes that the snap length cut off
 	cut          bool      // it is counted as truncated
 	whole        bool      // it was put together from fragments
+	inner        bool      // it is inside of another one
 }
 
 // newDecoder expects valid options.
@@ -247,12 +248,32 @@ func (d *decoder) udp(src, dst netip.Addr, b []byte) {
 	if length > len(b) {
 		d.truncated()
 	}
-	if payload := b[8:min(length, len(b))]; len(payload) > 0 {
+	payload := b[8:min(length, len(b))]
+	if to == portVXLAN && d.vxlan(payload) {
+		return
+	}
+	if len(payload) > 0 {
 		d.stats.Datagrams++
 		d.emit(wire.Datagram, netip.AddrPortFrom(src, from), netip.AddrPortFrom(dst, to), payload)
 		return
 	}
 	d.stats.Empty++
+}
+
+// portVXLAN is where clouds mirror traffic to, each packet inside of one of theirs (RFC 7348, 5).
+const portVXLAN = 4789
+
+// vxlan takes the packet out of a VXLAN one, and reports whether there was one.
+func (d *decoder) vxlan(b []byte) bool {
+	const header, valid = 8, 0x08 // flag I, with everything reserved zero
+	if d.inner || len(b) < header+14 || b[0] != valid || b[1]|b[2]|b[3]|b[7] != 0 {
+		return false
+	}
+	d.stats.VXLAN++
+	d.inner = true
+	d.ethernet(b[header:])
+	d.inner = false
+	return true
 }
 
 func (d *decoder) emit(kind wire.Kind, src, dst netip.AddrPort, payload []byte) {

@@ -264,3 +264,25 @@ func FuzzPacket(f *testing.F) {
 		}
 	})
 }
+
+// A cloud's mirror puts each packet inside of one of its own. What only looks so is handed over as it is.
+func TestVXLAN(t *testing.T) {
+	outer, mirror := netip.MustParseAddrPort("10.9.0.1:50000"), netip.MustParseAddrPort("10.9.0.2:4789")
+	src, dst := netip.MustParseAddrPort("10.0.0.1:5060"), netip.MustParseAddrPort("10.0.0.2:5062")
+	inside := etherFrame(ipPacket(src, dst, udpPacket(src, dst, "hello")), etherIPv4)
+	wrap := func(header, frame string) []byte {
+		return etherFrame(ipPacket(outer, mirror, udpPacket(outer, mirror, header+frame)), etherIPv4)
+	}
+	const valid = "\x08\x00\x00\x00\x00\x00\x2a\x00"
+	got, st := collect(Options{}, linkEthernet, wrap(valid, string(inside)), wrap("\x00\x00\x00\x00\x00\x00\x2a\x00", string(inside)),
+		wrap(valid, string(wrap(valid, string(inside)))))
+	if len(got) != 3 || st.VXLAN != 2 || st.Malformed != 0 {
+		t.Fatalf("%d packets, %d taken out, %+v", len(got), st.VXLAN, st)
+	}
+	if got[0].Src != src || got[0].Dst != dst || string(got[0].Payload) != "hello" {
+		t.Errorf("taken out: %s to %s: %q", got[0].Src, got[0].Dst, got[0].Payload)
+	}
+	if got[1].Dst != mirror || got[2].Dst != mirror {
+		t.Errorf("what is no VXLAN, and one inside of one, went to %s and %s", got[1].Dst, got[2].Dst)
+	}
+}

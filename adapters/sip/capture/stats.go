@@ -13,6 +13,7 @@ type Stats struct {
 	Other     uint64 // neither UDP nor TCP over IP, or an unknown link layer
 	Malformed uint64 // headers that contradict themselves or the packet's length
 	Empty     uint64 // UDP without payload
+	VXLAN     uint64 // packets inside of others, taken out
 	Truncated uint64 // cut by the capture's snap length; a UDP payload is handed over as far as it goes
 
 	Fragments       uint64 // of IP
