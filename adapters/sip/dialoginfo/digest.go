@@ -93,18 +93,9 @@ func quoted(s string) (value, rest string) {
 
 // answer writes the header that proves the password for one request (RFC 7616, 3.4).
 func (c *challenge) answer(method, uri, username, password string) string {
-	sum := func(parts ...string) string {
-		h := newHash(c.algorithm)()
-		h.Write([]byte(strings.Join(parts, ":")))
-		return hex.EncodeToString(h.Sum(nil))
-	}
 	c.count++
-	cnonce := rand.Text()
-	ha1 := sum(username, c.realm, password)
-	if strings.HasSuffix(strings.ToUpper(c.algorithm), "-SESS") {
-		ha1 = sum(ha1, c.nonce, cnonce)
-	}
-	ha2 := sum(method, uri)
+	cnonce, nc := rand.Text(), fmt.Sprintf("%08x", c.count)
+	response := c.response(method, uri, username, password, nc, cnonce)
 	name := "Authorization"
 	if c.proxy {
 		name = "Proxy-Authorization"
@@ -112,10 +103,9 @@ func (c *challenge) answer(method, uri, username, password string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `%s: Digest username="%s", realm="%s", nonce="%s", uri="%s"`, name, username, c.realm, c.nonce, uri)
 	if c.qop {
-		nc := fmt.Sprintf("%08x", c.count)
-		fmt.Fprintf(&b, `, response="%s", qop=auth, nc=%s, cnonce="%s"`, sum(ha1, c.nonce, nc, cnonce, "auth", ha2), nc, cnonce)
+		fmt.Fprintf(&b, `, response="%s", qop=auth, nc=%s, cnonce="%s"`, response, nc, cnonce)
 	} else {
-		fmt.Fprintf(&b, `, response="%s"`, sum(ha1, c.nonce, ha2))
+		fmt.Fprintf(&b, `, response="%s"`, response)
 		if strings.HasSuffix(strings.ToUpper(c.algorithm), "-SESS") {
 			fmt.Fprintf(&b, `, cnonce="%s"`, cnonce)
 		}
@@ -127,4 +117,21 @@ func (c *challenge) answer(method, uri, username, password string) string {
 		fmt.Fprintf(&b, `, opaque="%s"`, c.opaque)
 	}
 	return b.String() + "\r\n"
+}
+
+// response is the proof itself (RFC 7616, 3.4.1).
+func (c *challenge) response(method, uri, username, password, nc, cnonce string) string {
+	sum := func(parts ...string) string {
+		h := newHash(c.algorithm)()
+		h.Write([]byte(strings.Join(parts, ":")))
+		return hex.EncodeToString(h.Sum(nil))
+	}
+	ha1 := sum(username, c.realm, password)
+	if strings.HasSuffix(strings.ToUpper(c.algorithm), "-SESS") {
+		ha1 = sum(ha1, c.nonce, cnonce)
+	}
+	if c.qop {
+		return sum(ha1, c.nonce, nc, cnonce, "auth", sum(method, uri))
+	}
+	return sum(ha1, c.nonce, sum(method, uri))
 }

@@ -2,6 +2,7 @@ package dialoginfo
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/md5"
 	"encoding/hex"
 	"fmt"
@@ -21,6 +22,8 @@ type notifier struct {
 	password  string            // asked for when not empty
 	answers   map[string]string // status line instead of 200, by user
 	expires   int
+	state     string // Subscription-State of what answers a SUBSCRIBE, when not active
+	partial   bool   // never tells the whole state
 
 	l   net.Listener
 	udp *net.UDPConn
@@ -145,7 +148,11 @@ func (n *notifier) request(r *sip.Request, send func([]byte)) {
 			n.subs[user] = w
 		}
 		w.send = send
-		n.notify(w, document(user, w.seq, "full"), "active;expires=600")
+		full, state := "full", cmp.Or(n.state, "active;expires=600")
+		if n.partial {
+			full = "partial"
+		}
+		n.notify(w, document(user, w.seq, full), state)
 	}
 }
 

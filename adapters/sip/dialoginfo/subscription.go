@@ -31,6 +31,9 @@ type subscription struct {
 	fresh          bool // no document of this subscription has come yet
 	lasts          time.Duration
 	version        uint32
+	made           time.Time    // when this subscription was first asked for
+	short          int          // subscriptions in a row that the PBX ended soon
+	refetched      time.Time    // when the whole state was last asked for
 	notified       bool         // a document has come in this session
 	settled        bool         // its part of the session's snapshot is done, or given up
 	refused        string       // why it is refused for good; empty when it is not
@@ -44,6 +47,8 @@ const (
 	retryFirst = 5 * time.Second
 	retryMost  = 5 * time.Minute
 	probation  = 30 * time.Second // where the PBX names no time
+
+	refetchPause = 30 * time.Second // between two requests for the whole state
 )
 
 // subscribe asks for a subscription, its refreshing, or, at the end, to take it back.
@@ -51,6 +56,7 @@ func (s *session) subscribe(sub *subscription) {
 	if sub.callID == "" {
 		sub.callID, sub.fromTag, sub.toTag = token()+"@"+userAgent, token(), ""
 		sub.target, sub.routes, sub.seq, sub.hasRemote, sub.told, sub.fresh = sub.uri, nil, 0, false, false, true
+		sub.made = s.now
 		s.byCall[sub.callID] = sub
 	}
 	a := ask{method: "SUBSCRIBE", expires: sub.expires}
@@ -119,7 +125,7 @@ func (s *session) granted(sub *subscription, r *sip.Response) {
 		sub.target = c
 	}
 	lasts, ok := seconds(header(r, "Expires"))
-	if !ok || lasts <= 0 {
+	if !ok || lasts <= 0 || lasts > sub.expires {
 		lasts = sub.expires
 	}
 	s.accepted()
@@ -272,6 +278,9 @@ func (s *session) notify(r *sip.Request, m message) {
 		s.refresh(sub, sub.lasts)
 	}
 	sub.told = true
+	if state, _ := params(header(r, "Subscription-State")); state != "terminated" {
+		s.accepted()
+	}
 	s.document(sub, r, m)
 	s.state(sub, header(r, "Subscription-State"))
 }
@@ -290,7 +299,6 @@ func (s *session) subscriptionOf(r *sip.Request) *subscription {
 	}
 	if sub.toTag == "" {
 		sub.toTag, sub.routes = theirs, routesOf(r, false)
-		s.accepted()
 	}
 	if theirs != sub.toTag {
 		return nil
@@ -312,31 +320,26 @@ func (s *session) document(sub *subscription, r *sip.Request, m message) {
 		return
 	}
 	f := core.Frame{Type: "NOTIFY", Raw: m.raw, Received: m.received}
-	if s.current(sub, info) {
-		f.Observations = s.c.norm.document(sub.uri, info, s.how(sub), m.received, call.Native{Type: "NOTIFY", ID: sub.callID + "/" + strconv.FormatUint(uint64(sub.remote), 10)})
-		sub.fresh, sub.notified, sub.version = false, true, info.Version
-	}
+	s.current(sub, info)
+	f.Observations = s.c.norm.document(sub.uri, info, s.how(sub), m.received, call.Native{Type: "NOTIFY", ID: sub.callID + "/" + strconv.FormatUint(uint64(sub.remote), 10)})
+	sub.fresh, sub.notified, sub.version = false, true, info.Version
 	s.frame(f)
 	s.settled(sub)
 }
 
-// current reports whether info is to be taken (RFC 4235, 4.1): not when it is old, nor when changes come before what they
-// change. A hole in the versions is reported, and the whole state asked for.
-func (s *session) current(sub *subscription, info *Info) bool {
-	switch {
-	case info.Full:
-		return true
-	case sub.fresh:
-		s.enqueue(sub)
-		return false
-	case info.Version <= sub.version:
-		return false
-	case info.Version > sub.version+1:
+// current notes a document's version (RFC 4235, 4.1). A hole in the versions of changes is reported, and the whole state
+// asked for, as it is when changes come first. All are taken all the same: CSeq has told old from new, some PBXs give
+// every document the same version, and some never send the whole state.
+func (s *session) current(sub *subscription, info *Info) {
+	gap := !info.Full && !sub.fresh && info.Version > sub.version+1
+	if gap {
 		s.outbox.out.Count(countVersionGaps, 1)
 		s.gap(fmt.Sprintf("%d documents about %s were lost", info.Version-sub.version-1, sub.uri))
+	}
+	if (gap || sub.fresh && !info.Full) && s.now.Sub(sub.refetched) > refetchPause {
+		sub.refetched = s.now
 		s.enqueue(sub)
 	}
-	return true
 }
 
 // how says what the next document of sub is: the resource's first in this session, the first of another subscription, or
@@ -356,7 +359,7 @@ func (s *session) state(sub *subscription, value string) {
 	state, p := params(value)
 	if state != "terminated" {
 		if lasts, ok := seconds(p["expires"]); ok && lasts > 0 {
-			s.refresh(sub, lasts)
+			s.refresh(sub, min(lasts, sub.expires))
 		}
 		return
 	}
@@ -372,6 +375,19 @@ func (s *session) state(sub *subscription, value string) {
 		s.renew(sub, max(after, probation))
 	default: // deactivated, timeout, or nothing said
 		s.outbox.out.Count(countRenewed, 1)
-		s.renew(sub, after)
+		s.renew(sub, max(after, s.pause(sub)))
 	}
+}
+
+// pause is how long to wait before a subscription that the PBX ended is made again: not at all, unless it had only just
+// been made, and then longer each time.
+func (s *session) pause(sub *subscription) time.Duration {
+	if s.now.Sub(sub.made) > retryMost {
+		sub.short = 0
+	}
+	sub.short++
+	if sub.short == 1 {
+		return 0
+	}
+	return jitter(min(retryFirst<<min(sub.short-2, 10), retryMost), 0.2)
 }
