@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ctigate/ctigate/core/call"
@@ -73,8 +74,26 @@ func (s *stamp) UnmarshalJSON(b []byte) error {
 	if err != nil || math.IsNaN(f) || math.Abs(f) > maxSeconds {
 		return fmt.Errorf("reading rx: %q is neither Unix seconds nor an RFC 3339 time", b)
 	}
-	*s = stamp(math.Round(f * 1e6))
+	if n, ok := micros(string(b)); ok {
+		*s = stamp(n)
+	} else {
+		*s = stamp(math.Round(f * 1e6))
+	}
 	return nil
+}
+
+// micros reads a plain decimal of seconds exactly: a float64 tells microseconds apart only within some centuries of 1970.
+func micros(s string) (n int64, ok bool) {
+	digits, negative := strings.CutPrefix(s, "-")
+	whole, part, _ := strings.Cut(digits, ".")
+	if len(part) > 6 { // more than is kept: rounding is the float's affair
+		return 0, false
+	}
+	n, err := strconv.ParseInt(whole+part+"000000"[len(part):], 10, 64)
+	if negative {
+		n = -n
+	}
+	return n, err == nil
 }
 
 // maxSeconds is the year 9999: a later time has no RFC 3339 notation.
