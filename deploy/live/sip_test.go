@@ -276,7 +276,7 @@ func checkAudio(t *testing.T, s adaptertest.Story, atLeast uint64) {
 				continue
 			}
 			most = max(most, c.Media.Packets)
-			if c.Media.Packets > 100 && (c.Media.MOS < 2 || c.Media.JitterMS <= 0) {
+			if c.Media.Packets > 100 && (c.Media.Lost != 0 || c.Media.MOS < 1 || c.Media.JitterMS <= 0) { // how good it is, is up to what else the machine does
 				t.Errorf("%s: %s: %+v", r.Switch.ID, c.Party.ID, c.Media)
 			}
 		}
