@@ -257,7 +257,6 @@ var tortureTaken = map[string]string{
 	"bext01":    "3.3.4, 3.3.5 what Require and Proxy-Require say is the endpoints' affair",
 	"cparam01":  "3.3.9 Contact parameters are not read",
 	"cparam02":  "3.3.10 likewise",
-	"escruri":   "3.1.2.11 escaped headers in a Request-URI are not read",
 	"inv2543":   "3.4.1 RFC 2543 is taken, as the section asks",
 	"invut":     "3.3.6 a body of an unknown type",
 	"regaut01":  "3.3.7 credentials are not read",

@@ -121,6 +121,9 @@ func (m *message) plausibleRequest(from *sipgo.FromHeader, to *sipgo.ToHeader) e
 	if !strings.HasSuffix(strings.TrimRight(line, "\r"), "SIP/2.0") {
 		return fmt.Errorf("its first line %.80q does not end in SIP/2.0", line)
 	}
+	if len(m.req.Recipient.Headers) > 0 {
+		return errors.New("its Request-URI carries headers (RFC 3261, 19.1.1)")
+	}
 	for _, u := range []*sipgo.Uri{&m.req.Recipient, &from.Address, &to.Address} {
 		if sip := u.Scheme == "sip" || u.Scheme == "sips"; sip && (u.Host == "" || strings.ContainsAny(u.Host, "<>\"")) {
 			return fmt.Errorf("the URI %.80q has no host", u.String())
