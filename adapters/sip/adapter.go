@@ -100,6 +100,7 @@ type session struct {
 	out  core.Emitter
 	box  *outbox
 	live *capture.Live
+	load load
 }
 
 // open opens every way in, or none.
@@ -128,7 +129,7 @@ func (s *session) open() (ways []way, closeAll func(), err error) {
 		}
 		closers = append(closers, server.Close)
 		ways = append(ways, way{"hep", func(ctx context.Context) error {
-			return server.Run(ctx, s.relayed, s.out.Count, s.unreadable)
+			return server.Run(ctx, s.relayed, s.counted, s.unreadable)
 		}})
 	}
 	if s.cfg.SIPREC != nil {
@@ -199,7 +200,6 @@ const (
 func (s *session) ticks(ctx context.Context) {
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
-	var drops uint64
 	clock := time.Now().Add(-clockEvery + time.Second)
 	for {
 		select {
@@ -207,7 +207,7 @@ func (s *session) ticks(ctx context.Context) {
 			return
 		case now := <-tick.C:
 			s.pass(call.At(now))
-			drops = s.load(drops)
+			s.look()
 			if now.Sub(clock) >= clockEvery {
 				clock = now
 				s.tellClock(call.At(now))
@@ -249,31 +249,6 @@ func (s *session) tellClock(now call.Time) {
 		sample = best
 	}
 	_ = s.out.Clock(sample)
-}
-
-// load counts what the kernel had to drop, and measures fewer streams while the ring fills.
-func (s *session) load(before uint64) uint64 {
-	if s.live == nil {
-		return 0
-	}
-	st := s.live.Stats()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	lost := st.KernelDrops - before
-	switch {
-	case lost > 0 || st.Backlog > 0.5:
-		s.engine.sample(s.engine.sampling + 1)
-	case st.Backlog < 0.05 && s.engine.sampling > 0 && s.engine.now-s.engine.calm > 10*call.Second:
-		s.engine.sample(s.engine.sampling - 1)
-	}
-	if st.Backlog > 0.05 || lost > 0 {
-		s.engine.calm = s.engine.now
-	}
-	if lost > 0 {
-		s.out.Count("kernel_drops", int(lost))
-		_ = s.out.Gap(fmt.Sprintf("the kernel dropped %d packets of %s: the ring was full", lost, s.cfg.Capture.Interface))
-	}
-	return st.KernelDrops
 }
 
 // maxAgentDelay is the longest that a packet is assumed to take from a HEP agent's capture to here, at its fastest.

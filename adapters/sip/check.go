@@ -61,7 +61,7 @@ func (p *probe) listen(ctx context.Context, cfg Config, what, fix string) {
 		p.add(what, core.Fail, err.Error(), remedy(err))
 	case c.counts[hep.CountKey] > 0:
 		p.add(what, core.Fail, fmt.Sprintf("%d frames with a wrong authentication key, or none", c.counts[hep.CountKey]), "set the agents' key (capture_password) to hep.key")
-	case c.frames == 0 && c.counts["rtp_of_no_call"] == 0:
+	case c.frames == 0 && c.dead == 0 && c.counts["rtp_of_no_call"] == 0:
 		p.add(what, core.Warn, fmt.Sprintf("it listens, and nothing came in %s", listenFor), fix)
 	default:
 		p.add(what, core.OK, fmt.Sprintf("%d SIP messages, %d RTP packets of calls not seen from their start, %d not understood in %s", c.frames, c.counts["rtp_of_no_call"], c.dead, listenFor), "")

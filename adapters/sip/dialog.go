@@ -48,6 +48,8 @@ type dialog struct {
 	again      bool    // tried again after a refusal, with the same Call-ID and From tag
 	created    call.Time
 	alerted    bool
+	early      string // tag of the last provisional response that had one
+	forked     bool   // there were others before
 	answered   call.Time
 	cancelled  call.Time // CANCEL came
 	challenged call.Time // when, by our clock

@@ -48,7 +48,7 @@ type engine struct {
 	calm     call.Time // last time the load was high
 	sampling uint      // streams are measured one in 1<<sampling
 	measure  media.Options
-	heardRTP call.Time // any RTP of a known stream
+	heardAt  map[netip.Addr]call.Time // hosts that known streams come from or go to, by our clock, to a second
 
 	obs []call.Observation // of the message in hand; its room is used again
 	m   *message           // in hand; nil for what time brings
@@ -58,7 +58,7 @@ func newEngine(o Config, out output) *engine {
 	return &engine{
 		o: o, out: out, parser: newParser(o.MaxMessageBytes),
 		dialogs: map[string]*dialog{}, index: newIndex(), roles: newRoles(o.PBX),
-		flows: map[netip.AddrPort]*flow{}, reports: map[netip.AddrPort]*flow{}, measure: media.Options{JitterBufferMS: float64(o.Quality.JitterBuffer.Microseconds()) / 1000},
+		flows: map[netip.AddrPort]*flow{}, reports: map[netip.AddrPort]*flow{}, heardAt: map[netip.Addr]call.Time{}, measure: media.Options{JitterBufferMS: float64(o.Quality.JitterBuffer.Microseconds()) / 1000},
 	}
 }
 

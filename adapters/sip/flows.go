@@ -27,6 +27,7 @@ type flow struct {
 	due       call.Time // of the next report, by the capture's clock
 	atReport  uint64    // packets
 	lastHeard call.Time // by our clock
+	noted     call.Time // when its hosts were noted as heard, likewise
 	lag       call.Time // our clock less the one that stamps its packets
 	loose     bool      // its sender has described another source since
 	reported  call.Time // when its receiver spoke of it last, by RTCP
@@ -200,7 +201,6 @@ func (e *engine) rtp(p *wire.Packet) {
 		e.out.Count("rtp_of_no_call", 1)
 		return
 	}
-	e.heardRTP = p.Received
 	if f.next == nil && f.latch == p.Src {
 		e.take(f, p)
 		return
@@ -219,12 +219,27 @@ func (e *engine) rtp(p *wire.Packet) {
 	}
 }
 
+// maxHosts bounds the hosts that are known to be heard.
+const maxHosts = 100_000
+
+// noteHosts notes that RTP from and to p's hosts passes here.
+func (e *engine) noteHosts(p *wire.Packet) {
+	if len(e.heardAt) >= maxHosts { // those who still are will be noted within a second
+		clear(e.heardAt)
+	}
+	e.heardAt[p.Src.Addr()], e.heardAt[p.Dst.Addr()] = p.Received, p.Received
+}
+
 // take takes one RTP packet of f.
 func (e *engine) take(f *flow, p *wire.Packet) {
 	if f.off {
 		return
 	}
 	f.lastHeard, f.lag = p.Received, p.Received-p.At
+	if p.Received-f.noted >= call.Second {
+		f.noted = p.Received
+		e.noteHosts(p)
+	}
 	ev, err := f.stream.RTP(p.At, p.Payload)
 	if err != nil {
 		e.out.Count("invalid_rtp", 1)

@@ -20,7 +20,10 @@ func (e *engine) request(d *dialog, m *message, from side) {
 		e.cancel(d, m, from)
 	case "BYE":
 		e.bye(d, m, from)
-	case "ACK", "UPDATE", "PRACK":
+	case "ACK":
+		e.acknowledged(d, m, from)
+		e.describe(d, m, from)
+	case "UPDATE", "PRACK":
 		e.describe(d, m, from)
 	case "INFO":
 		e.info(d, m, from)
@@ -53,7 +56,7 @@ func (e *engine) response(d *dialog, m *message, from side) {
 	}
 }
 
-// bye ends d. That of a fork which lost, or of a dialog that its 200 has not confirmed yet, ends nothing.
+// bye ends d. That of a fork which lost ends nothing.
 func (e *engine) bye(d *dialog, m *message, from side) {
 	remote := m.toTag
 	if from == uas {
@@ -78,6 +81,10 @@ func (e *engine) byeAnswered(d *dialog, m *message, from side) {
 // hungUp ends d as by has asked for.
 func (e *engine) hungUp(d *dialog, m *message, by side) {
 	if !d.live() {
+		return
+	}
+	if d.phase < confirmed && d.forked { // the others go on (RFC 3261, 15)
+		e.out.Count("forked_answers", 1)
 		return
 	}
 	if r := d.refer; r != nil && r.accepted && !r.done {
@@ -208,11 +215,11 @@ func (e *engine) notify(d *dialog, m *message, from side) {
 		return
 	}
 	line, _, _ := strings.Cut(strings.TrimSpace(string(m.Body())), "\n")
-	status, ok := strings.CutPrefix(line, "SIP/2.0 ")
-	if !ok || len(status) < 3 {
+	words := strings.Fields(line)
+	if len(words) < 2 || !strings.EqualFold(words[0], "SIP/2.0") {
 		return
 	}
-	code, err := strconv.Atoi(status[:3])
+	code, err := strconv.Atoi(words[1])
 	switch {
 	case err != nil || code < 200:
 	case code < 300:

@@ -28,7 +28,7 @@ func (e *engine) invited(m *message) *dialog {
 	}
 	calledBySwitch := rel.to != nil && !rel.replaces || e.roles.isSwitch(d.ends[uac], m)
 	if calledBySwitch {
-		e.roles.learn(d.ends[uac], e.now)
+		e.roles.learn(d.ends[uac])
 	}
 	switch {
 	case strings.Contains(m.header("require"), "siprec"): // a recording of a call (RFC 7866), and no call
@@ -119,7 +119,7 @@ func (e *engine) joined(m *message) *dialog {
 	id := identify(m)
 	d.number, d.dialed = id.number, m.to().Address.User
 	rel := e.relate(d, m, id)
-	if rel.to != nil || m.req != nil && e.roles.isSwitch(d.ends[uac], m) || m.req == nil && e.roles.known(d.ends[uac]) {
+	if e.o.View != ViewTrunk && (rel.to != nil || m.req != nil && e.roles.isSwitch(d.ends[uac], m) || m.req == nil && e.roles.known(d.ends[uac])) {
 		e.takeOutbound(d, m, id, rel)
 	} else {
 		e.takeInbound(d, m, id, rel)
@@ -223,7 +223,7 @@ func (e *engine) invitation(d *dialog, m *message, from side) {
 // firstInvitation takes a response to the INVITE that began d.
 func (e *engine) firstInvitation(d *dialog, m *message) {
 	if e.roles.names(m) {
-		e.roles.learn(d.ends[uas], e.now)
+		e.roles.learn(d.ends[uas])
 	}
 	switch {
 	case m.status == 100:
@@ -246,6 +246,10 @@ func (e *engine) firstInvitation(d *dialog, m *message) {
 // progress takes a provisional response: the party is rung, or early media flows.
 func (e *engine) progress(d *dialog, m *message) {
 	d.phase = max(d.phase, proceeding)
+	if m.toTag != "" {
+		d.forked = d.forked || d.early != "" && m.toTag != d.early
+		d.early = m.toTag
+	}
 	e.callee(d, m)
 	if (m.status == 180 || m.status == 183) && !d.alerted && d.legs[uas] != "" {
 		d.alerted = true
@@ -261,11 +265,28 @@ func (e *engine) answer(d *dialog, m *message) {
 	d.meetNamed(m)
 	e.timer(d, m)
 	e.describe(d, m, uas)
+	e.confirmed(d)
+}
+
+// confirmed tells that d's parties are connected.
+func (e *engine) confirmed(d *dialog) {
 	for _, s := range [...]side{uas, uac} {
 		if d.legs[s] != "" {
 			e.observe(call.LegConnected, d.legs[s])
 		}
 	}
+}
+
+// acknowledged takes an ACK of the INVITE that began d. Where the 2xx was not seen, it proves it: the caller's ACK of a
+// refusal would have the branch of its INVITE (RFC 3261, 17.1.1.3).
+func (e *engine) acknowledged(d *dialog, m *message, from side) {
+	if from != uac || d.phase >= confirmed || d.phase == challenged || m.toTag == "" || m.cseq != d.cseq || m.branch == "" ||
+		m.src.Addr() != d.ends[uac].Addr() || d.attemptOf(m) >= 0 {
+		return
+	}
+	e.callee(d, m)
+	d.tags[uas], d.phase, d.answered = m.toTag, confirmed, m.at
+	e.confirmed(d)
 }
 
 // callee gives d a second leg when its other end turns out to be no switch.

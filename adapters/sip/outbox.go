@@ -19,6 +19,7 @@ type outbox struct {
 	queue chan parcel
 	lost  atomic.Int64  // since the last Gap was told
 	in    atomic.Uint64 // parcels queued so far
+	bytes atomic.Int64  // of the messages in the queue
 
 	mu     sync.Mutex
 	failed error  // of out
@@ -34,10 +35,20 @@ type debt struct {
 // maxOwed bounds the debts.
 const maxOwed = 1 << 16
 
+// maxQueued bounds the messages that wait for the router, in bytes.
+const maxQueued = 128 << 20
+
 // parcel is a frame or a dead letter.
 type parcel struct {
 	frame core.Frame
 	dead  *core.DeadLetter
+}
+
+func (p *parcel) size() int64 {
+	if p.dead != nil {
+		return int64(len(p.dead.Raw))
+	}
+	return int64(len(p.frame.Raw))
 }
 
 func newOutbox(out core.Emitter, size int) *outbox {
@@ -64,14 +75,22 @@ func plain(f core.Frame) bool {
 }
 
 func (b *outbox) put(p parcel, minor bool) error {
-	if minor && len(b.queue) > cap(b.queue)/4*3 {
+	if minor && (len(b.queue) > cap(b.queue)/4*3 || b.bytes.Load() > maxQueued/4*3) {
 		b.out.Count("shed_minor", 1)
 		return b.err()
 	}
-	select {
-	case b.queue <- p:
-		b.in.Add(1)
-	default:
+	size := p.size()
+	room := b.bytes.Add(size) <= maxQueued
+	if room {
+		select {
+		case b.queue <- p:
+			b.in.Add(1)
+		default:
+			room = false
+		}
+	}
+	if !room {
+		b.bytes.Add(-size)
 		b.out.Count(core.CountDropped, 1)
 		b.lost.Add(1)
 		b.owe(p.frame)
@@ -118,6 +137,7 @@ func (b *outbox) pump() {
 	var n uint64
 	for p := range b.queue {
 		n++
+		b.bytes.Add(-p.size())
 		if b.err() != nil {
 			b.out.Count(core.CountDropped, 1)
 			continue

@@ -6,8 +6,6 @@ import (
 	"strings"
 
 	sipgo "github.com/emiago/sipgo/sip"
-
-	"github.com/ctigate/ctigate/core/call"
 )
 
 // identity is who a request says is calling.
@@ -76,10 +74,10 @@ func sameNumber(a, b string) bool {
 // roles is what is known of addresses and users: which are switches, and which users log in to them.
 type roles struct {
 	configured []netip.Prefix
-	ports      map[netip.AddrPort]bool      // configured with a port
-	learned    map[netip.AddrPort]call.Time // last seen as one
-	users      map[string]bool              // of address-of-records seen registering
-	contacts   map[string]string            // user part of a contact: the user it is of
+	ports      map[netip.AddrPort]bool // configured with a port
+	learned    map[netip.AddrPort]bool
+	users      map[string]bool   // of address-of-records seen registering
+	contacts   map[string]string // user part of a contact: the user it is of
 }
 
 // Bounds of what roles remembers.
@@ -89,7 +87,7 @@ const (
 )
 
 func newRoles(pbx []string) roles {
-	r := roles{ports: map[netip.AddrPort]bool{}, learned: map[netip.AddrPort]call.Time{}, users: map[string]bool{}, contacts: map[string]string{}}
+	r := roles{ports: map[netip.AddrPort]bool{}, learned: map[netip.AddrPort]bool{}, users: map[string]bool{}, contacts: map[string]string{}}
 	for _, s := range pbx {
 		if ap, err := netip.ParseAddrPort(s); err == nil {
 			r.ports[netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())] = true
@@ -114,8 +112,7 @@ func (r *roles) known(a netip.AddrPort) bool {
 	if r.isConfigured(a) {
 		return true
 	}
-	_, ok := r.learned[a]
-	return ok
+	return r.learned[a]
 }
 
 // isSwitch reports whether the sender of m, at a, is a switch.
@@ -147,15 +144,11 @@ func (r *roles) names(m *message) bool {
 	return false
 }
 
-// learn notes that a is a switch's. Of more than maxLearned, any is forgotten.
-func (r *roles) learn(a netip.AddrPort, now call.Time) {
-	if _, ok := r.learned[a]; !ok && len(r.learned) >= maxLearned {
-		for old := range r.learned {
-			delete(r.learned, old)
-			break
-		}
+// learn notes that a is a switch's. When there are maxLearned, those that came first stay: somebody may make up others.
+func (r *roles) learn(a netip.AddrPort) {
+	if len(r.learned) < maxLearned {
+		r.learned[a] = true
 	}
-	r.learned[a] = now
 }
 
 // register learns a user, and the user parts of its contacts, from a REGISTER that was accepted.

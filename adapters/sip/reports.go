@@ -191,11 +191,23 @@ func (f *flow) source() netip.AddrPort {
 	return f.src
 }
 
+// passes reports whether audio like f's is seen here: some that one of its hosts sends or receives. Where phones talk
+// past the switch, their calls' audio may not be, though that of other calls is.
+func (e *engine) passes(f *flow) bool {
+	const elsewhere = 60 * call.Second
+	for _, a := range [...]netip.AddrPort{f.dst, f.source()} {
+		if at, ok := e.heardAt[a.Addr()]; ok && e.now-at <= elsewhere {
+			return true
+		}
+	}
+	return false
+}
+
 // silent reports whether f should have been heard in its interval, or ever, and was not: audio was agreed, and audio of
-// other calls is seen.
+// its hosts is seen.
 func (e *engine) silent(f *flow, now call.Time, final bool) bool {
-	const settle, elsewhere = 2 * call.Second, 60 * call.Second
-	if !f.agreed || f.d.held[uac] || f.d.held[uas] || f.d.phase != confirmed || now-f.since < settle || e.heardRTP == 0 || e.now-e.heardRTP > elsewhere {
+	const settle = 2 * call.Second
+	if !f.agreed || f.d.held[uac] || f.d.held[uas] || f.d.phase != confirmed || now-f.since < settle || !e.passes(f) {
 		return false
 	}
 	if final {

@@ -43,7 +43,7 @@ func (e *engine) look(d *dialog) {
 		e.late(d, "ctigate.challenge_unanswered")
 	case d.phase == trying && silent > unansweredFor:
 		e.vanish(d, "ctigate.invite_unanswered")
-	case d.phase == proceeding && silent > provisionalFor:
+	case d.phase == proceeding && silent > provisionalFor && e.now-d.mediaHeard() > provisionalFor:
 		e.vanish(d, "ctigate.invite_forgotten")
 	case d.refer != nil && d.refer.clearAt != 0 && e.now > d.refer.clearAt:
 		e.end(d, ending{at: d.refer.doneAt, by: int(d.refer.by), q850: 16})

@@ -11,10 +11,12 @@ const (
 
 // clip cuts o's strings to their longest.
 func (o *Observation) clip() {
-	for _, s := range [...]*string{&o.Number, &o.Dialed, &o.User, &o.SIPCallID, &o.Correlation, &o.Evidence, &o.Queue, &o.Agent, &o.Conference, &o.Reason} {
+	for _, s := range [...]*string{&o.Number, &o.Dialed, &o.User, &o.Evidence, &o.Queue, &o.Agent, &o.Conference, &o.Reason} {
 		cut(s, maxNumber)
 	}
 	cut(&o.Name, maxName)
+	cut(&o.SIPCallID, maxName) // a longer one is cut: that two share so much by chance is not to be feared
+	cut(&o.Correlation, maxName)
 	cut(&o.Device, maxName)
 	cut(&o.Value, maxValue)
 }

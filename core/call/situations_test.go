@@ -305,3 +305,26 @@ func TestStandingAgent(t *testing.T) {
 		t.Errorf("%d calls after the agent logged out", s.t.Active())
 	}
 }
+
+// The first call of an interaction is forgotten while the second goes on: a third still joins.
+func TestCorrelationOutlivesTheFirstCall(t *testing.T) {
+	tr := NewTracker(Options{})
+	sw := SwitchRef{ID: "s"}
+	at := Time(1_800_000_000) * Second
+	ids := map[string]bool{}
+	apply := func(k Kind, leg string) {
+		at += Second
+		for _, e := range tr.Apply(sw, Observation{Kind: k, Leg: leg, At: at, Received: at, Inbound: true, Correlation: "ticket-1", Native: Native{ID: leg + string(rune('0'+k))}}) {
+			ids[e.InteractionID] = true
+		}
+	}
+	apply(LegCreated, "a")
+	apply(LegCleared, "a")
+	apply(LegCreated, "b")
+	at += 400 * Second
+	tr.Tick(at)
+	apply(LegCreated, "c")
+	if len(ids) != 1 {
+		t.Errorf("%d interactions, want 1", len(ids))
+	}
+}
