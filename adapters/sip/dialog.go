@@ -62,12 +62,13 @@ type dialog struct {
 	dialed     string
 	target     string // host and port that the INVITE is to
 
-	offer *offered
-	held  [2]bool
-	media [2]call.Media // agreed, by side; Codec empty for none
-	flows [2]*flow      // by the sending side
-	refer *referral
-	digit press // the last one
+	offer    *offered
+	doubtful *message // an INVITE from an address that nobody has named: taken once it is answered
+	held     [2]bool
+	media    [2]call.Media // agreed, by side; Codec empty for none
+	flows    [2]*flow      // by the sending side
+	refer    *referral
+	digit    press // the last one
 
 	group *group
 	keys  []string // under which correlation finds it

@@ -115,3 +115,18 @@ func TestLostOK(t *testing.T) {
 	r := g.one(t)
 	want(t, "outcome", r.Outcome, call.Answered)
 }
+
+// a mobile phone goes to another network: re-INVITE from an address nobody named.
+func TestHandover(t *testing.T) {
+	g, d := rtpStage(Config{})
+	g.speak(100, 0, there, back)
+	moved := *d
+	moved.a = "100.64.0.9:5060"
+	moved.ask("INVITE", 2, with([]string{typeSDP}, sdpOf("100.64.0.9:7000", "sendrecv", "0"))...)
+	moved.answer(200, "INVITE", 2, with([]string{typeSDP}, sdpOf("10.2.0.1:4000", "sendrecv", "0"))...)
+	moved.ask("ACK", 2)
+	g.speak(1500, 100, [2]string{"100.64.0.9:7000", "10.2.0.1:4000"}, [2]string{"10.2.0.1:4000", "100.64.0.9:7000"})
+	moved.ask("BYE", 3)
+	r := g.one(t)
+	want(t, "packets", []uint64{r.Connections[0].Media.Packets, r.Connections[1].Media.Packets}, []int{1600, 1600})
+}

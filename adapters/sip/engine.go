@@ -168,6 +168,9 @@ func (e *engine) handle(m *message) {
 		return
 	}
 	if !e.trusted(d, m) {
+		if m.method == "INVITE" && m.status == 0 { // a phone that has changed networks: its answer will tell
+			d.doubtful = m
+		}
 		return
 	}
 	d.heard, d.lag, d.spoken[from] = e.now, e.lag, true

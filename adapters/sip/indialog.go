@@ -38,6 +38,13 @@ func (e *engine) request(d *dialog, m *message, from side) {
 func (e *engine) response(d *dialog, m *message, from side) {
 	switch m.method {
 	case "INVITE":
+		if x := d.doubtful; x != nil && m.status >= 200 && m.cseq == x.cseq && m.branch == x.branch {
+			d.doubtful = nil
+			if m.status < 300 {
+				d.meet(x.src.Addr())
+				e.reinvited(d, x, from.other())
+			}
+		}
 		e.invitation(d, m, from)
 	case "UPDATE", "PRACK":
 		switch {

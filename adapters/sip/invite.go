@@ -385,7 +385,7 @@ func (e *engine) finish(d *dialog, x ending) {
 	}
 	d.phase, d.expires = terminated, 0
 	e.spare.push(d)
-	d.offer, d.refer = nil, nil
+	d.offer, d.refer, d.doubtful = nil, nil, nil
 }
 
 // leaveFirst ends, before d, the dialogs of parties who have passed the call on to d's and not hung up since: they left
