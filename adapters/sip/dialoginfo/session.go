@@ -63,6 +63,7 @@ type session struct {
 	heard      time.Time // when the PBX last said anything
 	optionsOK  bool      // it answers OPTIONS, so it must go on doing so
 	up         bool
+	refusals   int // of the login
 	leaving    bool
 	waiting    int // resources whose snapshot is not done
 	complete   bool

@@ -80,7 +80,9 @@ func (s *session) answered(t *transaction, r *sip.Response) {
 	sub, code := t.sub, r.StatusCode
 	why := fmt.Sprintf("%d %s", code, clip(r.Reason))
 	switch {
+	case t.ask.callID != sub.callID: // of a subscription that a NOTIFY has ended meanwhile
 	case t.bye:
+		s.proveBye(t, r)
 	case code < 300:
 		s.granted(sub, r)
 	case code == 401 || code == 407:
@@ -155,16 +157,32 @@ func (s *session) unnotified(sub *subscription) {
 	s.failed(sub, "accepted, but no NOTIFY came", 0)
 }
 
+// maxRefusals is how many resources a login may be refused for, before any was accepted, until it counts as wrong: more
+// tries could lock it.
+const maxRefusals = 3
+
 // prove answers a challenge, or gives up.
 func (s *session) prove(t *transaction, r *sip.Response) {
 	if !s.challenged(t, r) {
-		if !s.up {
+		if s.refusals++; !s.up && s.refusals >= min(maxRefusals, len(s.subs)) {
 			s.fatal = core.Permanent(fmt.Errorf("subscribing at %s: %w: %d %s to %s: correct username and password, or give them", s.c.srv.addr, errCredentials, r.StatusCode, clip(r.Reason), t.sub.uri))
 			return
 		}
 		s.refuse(t.sub, "the PBX refuses username and password")
 		return
 	}
+	s.askProved(t, r)
+}
+
+// proveBye answers a challenge to what takes a subscription back: the nonce of a long session has often run out by then.
+func (s *session) proveBye(t *transaction, r *sip.Response) {
+	if (r.StatusCode == 401 || r.StatusCode == 407) && s.challenged(t, r) {
+		s.askProved(t, r)
+	}
+}
+
+// askProved asks again with an answer to the challenge r.
+func (s *session) askProved(t *transaction, r *sip.Response) {
 	a := t.ask
 	for i, c := range s.auth {
 		if c != nil && (i == 0) == (r.StatusCode == 401) {
@@ -216,10 +234,10 @@ func (s *session) refuse(sub *subscription, why string) {
 	s.tellMissing()
 }
 
-// forget drops sub's dialog with the PBX.
+// forget drops sub's dialog with the PBX. A request that is under way in it is answered to nobody.
 func (s *session) forget(sub *subscription) {
 	delete(s.byCall, sub.callID)
-	sub.callID, sub.active = "", false
+	sub.callID, sub.active, sub.asking = "", false, false
 }
 
 // renew begins another subscription after a pause.
@@ -317,6 +335,7 @@ func (s *session) document(sub *subscription, r *sip.Request, m message) {
 	info, err := Parse(body)
 	if err != nil {
 		s.deadLetter(m, fmt.Errorf("in a NOTIFY about %s: %w", sub.uri, err))
+		s.settled(sub) // the others' snapshot does not wait for it
 		return
 	}
 	f := core.Frame{Type: "NOTIFY", Raw: m.raw, Received: m.received}

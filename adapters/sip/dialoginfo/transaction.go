@@ -58,7 +58,7 @@ func (s *session) timeout(t *transaction) {
 	switch {
 	case t.sub == nil && silent && s.optionsOK, t.sub != nil && silent:
 		s.fatal = s.errSilent()
-	case t.sub != nil:
+	case t.sub != nil && t.ask.callID == t.sub.callID:
 		t.sub.asking = false
 		s.failed(t.sub, "no answer", 0)
 	}
@@ -90,7 +90,7 @@ func (s *session) response(r *sip.Response) {
 	if t.sub == nil {
 		s.optionsOK = true
 	} else {
-		t.sub.asking = false
+		t.sub.asking = t.sub.asking && t.ask.callID != t.sub.callID
 		s.answered(t, r)
 	}
 	s.proceed()
