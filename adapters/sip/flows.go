@@ -303,7 +303,7 @@ func (e *engine) heard(f *flow, digits []media.Digit, p *wire.Packet) {
 		return
 	}
 	for _, g := range digits {
-		e.pressed(f.d, leg, g.Digit, g.DurationMS, g.Start)
+		e.pressed(f.d, press{leg: leg, digit: g.Digit, at: g.Start}, g.DurationMS)
 	}
 	if len(e.obs) > 0 {
 		e.flush("RTP telephone-event", append([]byte(nil), p.Payload...), p.Received)

@@ -385,3 +385,22 @@ func TestReportsAlone(t *testing.T) {
 	}
 	want(t, "packets of the record", r.Connections[0].Media.Packets, 0)
 }
+
+// TestTheLastDigitIsHeard: its end is lost, and the caller hangs up: it is a digit of the RTP all the same.
+func TestTheLastDigitIsHeard(t *testing.T) {
+	g, d := rtpStage(Config{})
+	g.speak(10, 0, there, back)
+	for i := range uint16(3) {
+		p := make([]byte, 16)
+		p[0], p[1], p[12], p[13] = 0x80, 101, 9, 10
+		binary.BigEndian.PutUint16(p[2:], 10+i)
+		binary.BigEndian.PutUint32(p[4:], 1600)
+		binary.BigEndian.PutUint32(p[8:], 7)
+		binary.BigEndian.PutUint16(p[14:], 160*(i+1))
+		g.now += 20 * call.Millisecond
+		g.packet(wire.Datagram, there[0], there[1], p)
+	}
+	d.ask("BYE", 2)
+	want(t, "digits", g.one(t).Digits, "9")
+	want(t, "native", g.types(call.DTMFReceived)[0].Native.Type, "RTP telephone-event")
+}

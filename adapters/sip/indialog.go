@@ -126,7 +126,7 @@ func (e *engine) info(d *dialog, m *message, from side) {
 		digit = strings.TrimSpace(string(m.Body()))
 	}
 	if digit = dtmfDigit(digit); digit != "" {
-		e.pressed(d, leg, digit, ms, m.at)
+		e.pressed(d, press{leg: leg, digit: digit, byInfo: true, at: m.at}, ms)
 	}
 }
 
@@ -157,21 +157,21 @@ type press struct {
 	at         call.Time
 }
 
-// pressed tells a digit of leg, once.
-func (e *engine) pressed(d *dialog, leg, digit string, ms int, at call.Time) {
-	last, now := d.digit, press{leg, digit, e.m != nil, at}
-	if last.leg == leg && last.digit == digit && last.byInfo != now.byInfo && at-last.at < sameDigit {
+// pressed tells a digit, which lasted for ms, once.
+func (e *engine) pressed(d *dialog, now press, ms int) {
+	last := d.digit
+	if last.leg == now.leg && last.digit == now.digit && last.byInfo != now.byInfo && now.at-last.at < sameDigit {
 		e.out.Count("dtmf_twice", 1)
 		return
 	}
 	d.digit = now
-	o := e.observe(call.DTMFDigit, leg)
-	o.Value, o.At = digit, at
+	o := e.observe(call.DTMFDigit, now.leg)
+	o.Value, o.At = now.digit, now.at
 	if ms > 0 && ms < 60_000 {
 		o.Count = ms
 	}
 	if !now.byInfo {
-		o.Native = call.Native{Type: "RTP telephone-event", ID: leg + "/" + at.String()}
+		o.Native = call.Native{Type: "RTP telephone-event", ID: now.leg + "/" + now.at.String()}
 	}
 }
 

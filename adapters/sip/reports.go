@@ -100,7 +100,7 @@ func (e *engine) report(d *dialog) {
 		now := e.now - f.lag
 		f.due = max(f.due+e.interval(), now)
 		e.quality(f, now, false, quiet)
-		e.heardLate(f, now)
+		e.heardLate(f, now, false)
 	}
 }
 
@@ -112,12 +112,12 @@ func (e *engine) quiet(d *dialog, final bool) (out [2]bool) {
 	return out
 }
 
-// heardLate tells a digit whose end was lost.
-func (e *engine) heardLate(f *flow, now call.Time) {
+// heardLate tells a digit whose end was lost; at the stream's end, with final, at once.
+func (e *engine) heardLate(f *flow, now call.Time, final bool) {
 	leg := f.d.legs[f.from]
-	for _, g := range f.stream.Expire(now, !f.d.live()) {
+	for _, g := range f.stream.Expire(now, final) {
 		if leg != "" {
-			e.pressed(f.d, leg, g.Digit, g.DurationMS, g.Start)
+			e.pressed(f.d, press{leg: leg, digit: g.Digit, at: g.Start}, g.DurationMS)
 		}
 	}
 	if e.m == nil && len(e.obs) > 0 {
@@ -133,7 +133,7 @@ func (e *engine) closeFlows(d *dialog) {
 			continue
 		}
 		now := e.now - f.lag
-		e.heardLate(f, now)
+		e.heardLate(f, now, true)
 		e.quality(f, now, true, quiet)
 		e.unfile(f)
 		d.flows[s] = nil

@@ -316,7 +316,8 @@ func FuzzSegments(f *testing.F) {
 }
 
 // checkMessages holds messages against the stream that they were taken from: they are in it, in their order, and, when
-// nothing was lost and nothing but SIP is in it, all of them.
+// nothing was lost and nothing but SIP is in it, all of them. A stream that begins with a method of nobody's is not
+// followed when its first segment ends inside of the line.
 func checkMessages(t *testing.T, stream string, got []string, lost bool) {
 	rest := stream
 	for _, m := range got {
@@ -328,7 +329,8 @@ func checkMessages(t *testing.T, stream string, got []string, lost bool) {
 	}
 	fr, want := framer.New(2048), 0
 	fr.Write([]byte(stream), func([]byte) { want++ })
-	if !lost && fr.Stats().Skipped == 0 && len(got) != want {
+	line, _, _ := strings.Cut(strings.TrimLeft(stream, "\r\n"), "\n")
+	if believed := framer.Start([]byte(line)) != framer.No; !lost && believed && fr.Stats().Skipped == 0 && len(got) != want {
 		t.Fatalf("%d messages of %d", len(got), want)
 	}
 }
