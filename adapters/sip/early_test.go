@@ -130,3 +130,18 @@ func TestHandover(t *testing.T) {
 	r := g.one(t)
 	want(t, "packets", []uint64{r.Connections[0].Media.Packets, r.Connections[1].Media.Packets}, []int{1600, 1600})
 }
+
+// a proxy on the caller's own host acknowledges a refusal, at a hop whose INVITE had a branch of its own.
+func TestAProxysACKProvesNothing(t *testing.T) {
+	const proxy = "10.1.0.1:5090"
+	g := newStage(Config{})
+	viaA, viaP := "Via: SIP/2.0/UDP "+phoneA+";branch=z9hG4bKa", "Via: SIP/2.0/UDP "+proxy+";branch=z9hG4bKp"
+	from, to, id := "From: <sip:100@x>;tag=f", "To: <sip:200@x>", "Call-ID: x"
+	g.send(phoneA, proxy, "INVITE sip:200@x SIP/2.0", viaA, from, to, id, "CSeq: 1 INVITE")
+	g.send(proxy, phoneB, "INVITE sip:200@x SIP/2.0", viaP, viaA, from, to, id, "CSeq: 1 INVITE")
+	g.send(phoneB, proxy, "SIP/2.0 480 Nobody", viaP, viaA, from, to+";tag=t", id, "CSeq: 1 INVITE")
+	g.send(proxy, phoneB, "ACK sip:200@x SIP/2.0", viaP, from, to+";tag=t", id, "CSeq: 1 ACK")
+	g.send(proxy, phoneA, "SIP/2.0 480 Nobody", viaA, from, to+";tag=t", id, "CSeq: 1 INVITE")
+	g.send(phoneA, proxy, "ACK sip:200@x SIP/2.0", viaA, from, to+";tag=t", id, "CSeq: 1 ACK")
+	want(t, "outcome", g.one(t).Outcome, call.NoAnswer)
+}

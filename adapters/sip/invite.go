@@ -278,10 +278,10 @@ func (e *engine) confirmed(d *dialog) {
 }
 
 // acknowledged takes an ACK of the INVITE that began d. Where the 2xx was not seen, it proves it: the caller's ACK of a
-// refusal would have the branch of its INVITE (RFC 3261, 17.1.1.3).
+// refusal would have the branch of its INVITE (RFC 3261, 17.1.1.3). A proxy's, which has one of the next hop, proves nothing.
 func (e *engine) acknowledged(d *dialog, m *message, from side) {
 	if from != uac || d.phase >= confirmed || d.phase == challenged || m.toTag == "" || m.cseq != d.cseq || m.branch == "" ||
-		m.src.Addr() != d.ends[uac].Addr() || d.attemptOf(m) >= 0 {
+		m.sender() != d.ends[uac] || d.attemptOf(m) >= 0 {
 		return
 	}
 	e.callee(d, m)
