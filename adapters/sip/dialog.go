@@ -46,7 +46,6 @@ type dialog struct {
 	unseen     bool    // found in the middle
 	spoken     [2]bool // by side: messages of it have come
 	again      bool    // tried again after a refusal, with the same Call-ID and From tag
-	created    call.Time
 	alerted    bool
 	early      string // tag of the last provisional response that had one
 	forked     bool   // there were others before
@@ -95,7 +94,6 @@ type referral struct {
 	kind     string // blind, attended
 	to       string // target's user
 	replaces string // Call-ID of the dialog to replace
-	at       call.Time
 	accepted bool
 	done     bool
 	clearAt  call.Time // when the referring party is taken to have left, by our clock; 0 for not yet

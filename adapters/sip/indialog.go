@@ -182,7 +182,7 @@ func (e *engine) refer(d *dialog, m *message, from side) {
 	if !ok {
 		return
 	}
-	r := &referral{by: from, cseq: m.cseq, kind: "blind", to: a.user, at: m.at}
+	r := &referral{by: from, cseq: m.cseq, kind: "blind", to: a.user}
 	if _, rest, found := strings.Cut(target, "?"); found {
 		rest, _, _ = strings.Cut(rest, ">")
 		for h := range strings.SplitSeq(rest, "&") {

@@ -57,7 +57,7 @@ func (e *engine) refusedBefore(m *message) *dialog {
 }
 
 func (e *engine) newDialog(m *message) *dialog {
-	d := &dialog{callID: m.callID, created: e.now, heard: e.now}
+	d := &dialog{callID: m.callID, heard: e.now}
 	(&group{}).add(d)
 	d.meet(m.src.Addr())
 	d.meet(m.dst.Addr())
@@ -71,10 +71,7 @@ func (e *engine) takeInbound(d *dialog, m *message, id identity, rel relation) {
 	d.legs[uac] = leg
 	o := e.observe(call.LegCreated, leg)
 	o.Inbound, o.Number, o.Name, o.SIPCallID = true, id.number, id.name, d.callID
-	o.Dialed = m.to().Address.User
-	if m.req != nil {
-		o.Dialed = m.req.Recipient.User
-	}
+	o.Dialed = m.dialed()
 	if e.roles.registered(id.number) {
 		o.Local, o.User = true, id.number
 	}
@@ -87,10 +84,7 @@ func (e *engine) takeInbound(d *dialog, m *message, id identity, rel relation) {
 func (e *engine) takeOutbound(d *dialog, m *message, id identity, rel relation) {
 	leg := d.legID(d.tags[uac])
 	d.legs[uas] = leg
-	dialed := m.to().Address.User
-	if m.req != nil {
-		dialed = m.req.Recipient.User
-	}
+	dialed := m.dialed()
 	d.user = e.roles.userOf(dialed, d.target)
 	o := e.observe(call.LegCreated, leg)
 	o.User, o.Number, o.Name, o.SIPCallID = d.user, id.number, id.name, d.callID
@@ -127,11 +121,7 @@ func (e *engine) joined(m *message) *dialog {
 	e.index.put(d, e.tokens(m))
 	if d.phase == confirmed {
 		d.answered = m.at
-		for _, leg := range d.legs {
-			if leg != "" {
-				e.observe(call.LegConnected, leg)
-			}
-		}
+		e.confirmed(d)
 	}
 	return d
 }
@@ -308,12 +298,13 @@ func (e *engine) callee(d *dialog, m *message) {
 
 // refused ends a dialog that was not answered.
 func (e *engine) refused(d *dialog, m *message) {
-	x := ending{at: m.at, by: int(uas), sip: m.status, q850: reasonQ850(m)}
+	reason := reasonQ850(m)
+	x := ending{at: m.at, by: int(uas), sip: m.status, q850: reason}
 	if x.q850 == 0 {
 		x.q850 = q850Of(m.status)
 	}
 	if d.cancelled != 0 && m.status == 487 { // it was over when it was cancelled
-		x.at, x.by, x.q850 = d.cancelled, int(uac), max(reasonQ850(m), 16)
+		x.at, x.by, x.q850 = d.cancelled, int(uac), max(reason, 16)
 	}
 	if m.status >= 300 && m.status < 400 && d.legs[uas] != "" {
 		e.diverted(d, m)

@@ -220,6 +220,14 @@ func (m *message) hops() (n int) {
 func (m *message) from() *sipgo.FromHeader { return m.Message.(headerSet).From() }
 func (m *message) to() *sipgo.ToHeader     { return m.Message.(headerSet).To() }
 
+// dialed is the user part that m is for: a request's own, the To's in an answer, which has no other.
+func (m *message) dialed() string {
+	if m.req != nil {
+		return m.req.Recipient.User
+	}
+	return m.to().Address.User
+}
+
 // software is who the sender says it is.
 func (m *message) software() string {
 	if s := m.header("user-agent"); s != "" {
