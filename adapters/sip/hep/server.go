@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/ctigate/ctigate/adapters/sip/wire"
@@ -69,12 +71,32 @@ func (s *Server) readKey() (string, error) {
 }
 
 func (s *Server) open() error {
+	for tries := 8; ; tries-- {
+		err := s.openPlain()
+		if err == nil {
+			break
+		}
+		// Of port 0 the system gives UDP one, and TCP's of that number may be another program's.
+		if tries == 0 || s.udp == nil || !strings.HasSuffix(s.conf.Listen, ":0") || !errors.Is(err, syscall.EADDRINUSE) {
+			return err
+		}
+		_ = s.udp.Close()
+		s.udp = nil
+	}
+	if s.conf.has(TLS) {
+		return s.openTLS()
+	}
+	return nil
+}
+
+// openPlain opens the sockets of UDP and TCP, which share a port.
+func (s *Server) openPlain() error {
 	address := s.conf.Listen
 	if s.conf.has(UDP) {
 		if err := s.openUDP(address); err != nil {
 			return err
 		}
-		address = s.udp.LocalAddr().String() // with port 0, TCP takes the port that UDP was given
+		address = s.udp.LocalAddr().String()
 	}
 	if s.conf.has(TCP) {
 		l, err := net.Listen("tcp", address)
@@ -82,9 +104,6 @@ func (s *Server) open() error {
 			return fmt.Errorf("opening HEP receiver: listen: %w", err)
 		}
 		s.tcp = l
-	}
-	if s.conf.has(TLS) {
-		return s.openTLS()
 	}
 	return nil
 }
