@@ -49,6 +49,7 @@ const CountDropped = "dropped"
 // Frame is one native frame: a websocket message, an AMI message, an event-socket frame.
 type Frame struct {
 	Type         string             // native event type
+	ID           uint64             // digest that names the frame alike for every reader of the switch; 0: it has no such name
 	Raw          []byte             // its bytes, as received
 	Received     call.Time          // when they left the socket
 	Observations []call.Observation // in the order they happened

@@ -18,6 +18,20 @@ type Sink interface {
 	Close(ctx context.Context) error
 }
 
+// Resumer is implemented by sinks that can tell what they delivered before, in this process or in another.
+//
+// Missing returns those of items that are not there yet, in their order. The host calls it before the first Write after a
+// restart or a takeover, with all that may or may not have been delivered; never concurrently with Write.
+type Resumer interface {
+	Missing(ctx context.Context, items []Item) ([]Item, error)
+}
+
+// Fencer is implemented by sinks whose destination can shut out an earlier writer of the same name. After Fence has
+// returned nil, nothing that an earlier writer sent or still sends is accepted any more, wherever it had got to.
+type Fencer interface {
+	Fence(ctx context.Context) error
+}
+
 // Stream is the family an item belongs to; a sink maps it to a topic or file.
 type Stream string
 
