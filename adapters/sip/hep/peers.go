@@ -10,6 +10,7 @@ import (
 type peer struct {
 	conn  net.Conn
 	place *list.Element // in peers.unproven, until it has sent a good frame
+	good  bool          // it has; its reader's own
 }
 
 // peers are the connections there are. Those that have not sent a good frame yet make room for new ones, the oldest
@@ -57,6 +58,10 @@ func (ps *peers) evict() bool {
 
 // proved notes that p sent a good frame. Only p's reader calls it.
 func (ps *peers) proved(p *peer) {
+	if p.good {
+		return
+	}
+	p.good = true
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	ps.forget(p)

@@ -219,14 +219,18 @@ func (b *batch) handle(h wire.Handler, dead func([]byte, string, call.Time)) {
 	}
 }
 
-// accept decodes one frame and queues what it holds. Over a connection (wait) a full queue is waited for. The error is
-// Decode's; it has been counted.
-func (s *Server) accept(d *Decoder, raw []byte, received call.Time, wait bool) error {
+// accept decodes one frame and queues what it holds. Over a connection, for which from is not nil, a full queue is
+// waited for, and the peer is known to be an agent before anybody sees its frame. The error is Decode's; it has been
+// counted.
+func (s *Server) accept(d *Decoder, raw []byte, received call.Time, from *peer) error {
 	var p wire.Packet
 	err := d.Decode(raw, received, &p)
+	if from != nil && (err == nil || err == ErrProtocol) {
+		s.peers.proved(from)
+	}
 	switch err {
 	case nil:
-		if !s.queue.put(&p, p.Payload, "", wait) {
+		if !s.queue.put(&p, p.Payload, "", from != nil) {
 			s.counts.add(shed(p.Kind), 1)
 		}
 	case ErrKey:

@@ -91,7 +91,7 @@ func (s *Server) secured(p *peer) {
 func (s *Server) plain(p *peer) {
 	d := NewDecoder(s.key)
 	r := newFrameReader(p.conn, s.conf.IdleTimeout, s.conf.FrameTimeout)
-	for proved := false; ; {
+	for {
 		raw, err := r.next()
 		if err == errMagic || err == errShort {
 			s.deadLetter(raw, err, r.received())
@@ -99,12 +99,8 @@ func (s *Server) plain(p *peer) {
 		if err != nil {
 			return
 		}
-		switch err := s.accept(d, raw, r.received(), true); {
-		case err == ErrKey:
+		if s.accept(d, raw, r.received(), p) == ErrKey {
 			return
-		case !proved && (err == nil || err == ErrProtocol):
-			proved = true
-			s.peers.proved(p)
 		}
 	}
 }

@@ -38,7 +38,7 @@ func (s *Server) readUDP() error {
 			s.counts.add(refusedSource, 1)
 			continue
 		}
-		_ = s.accept(d, buf[:n], received, false) // counted, and there is no connection to end
+		_ = s.accept(d, buf[:n], received, nil) // counted, and there is no connection to end
 	}
 }
 
