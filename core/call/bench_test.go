@@ -63,3 +63,35 @@ func BenchmarkActive(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkState measures saving and restoring 10,000 calls in progress and 20,000 that have ended.
+func BenchmarkState(b *testing.B) {
+	t, _ := populate(30_000)
+	now := t.now
+	t.opt.SaveEnded = 20_000
+	for i := range 20_000 {
+		for _, leg := range [...]int{2*i + 1, 2 * i} {
+			o := cleared("1795352070."+strconv.Itoa(leg), 16)
+			now += Millisecond
+			o.At, o.Received = now, now
+			t.Apply(testSwitch, o)
+		}
+	}
+	if t.Active() != 10_000 || len(t.ended) != 20_000 {
+		b.Fatal(t.Active(), len(t.ended))
+	}
+	var state []byte
+	b.Run("save", func(b *testing.B) {
+		for b.Loop() {
+			state = t.AppendState(state[:0])
+		}
+		b.ReportMetric(float64(len(state)), "B")
+	})
+	b.Run("restore", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := RestoreTracker(t.opt, state); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

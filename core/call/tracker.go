@@ -9,6 +9,8 @@ type Options struct {
 	Linger Time
 	// MaxEnded bounds how many are remembered. Default 50,000.
 	MaxEnded int
+	// SaveEnded bounds how many of them AppendState tells, the newest. Default 5,000.
+	SaveEnded int
 }
 
 // Tracker makes calls, events and records of what adapters observe on legs, for every switch. It is not safe for
@@ -55,6 +57,7 @@ type leg struct {
 	agreed      *Media // the latest
 	joined      Time   // when it became part of c
 	release     Time   // when its party asked to hang up
+	mark        uint32 // its number in the state being saved
 }
 
 // tracked is an active call.
@@ -88,6 +91,7 @@ type tracked struct {
 	recent     [32]uint64 // native events already applied, for those that are not idempotent
 	recentN    int
 	prev, next *tracked
+	mark       uint32 // its number in the state being saved
 }
 
 // tombstone is what remains of an ended call.
@@ -100,6 +104,7 @@ type tombstone struct {
 type room struct {
 	id   legKey
 	legs []*leg
+	mark uint32 // its number in the state being saved
 }
 
 // NewTracker returns an empty tracker.
@@ -112,6 +117,9 @@ func NewTracker(o Options) *Tracker {
 	}
 	if o.MaxEnded == 0 {
 		o.MaxEnded = 50_000
+	}
+	if o.SaveEnded == 0 {
+		o.SaveEnded = 5_000
 	}
 	return &Tracker{
 		opt: o, legs: map[legKey]*leg{}, roots: map[string]*tracked{}, rooms: map[legKey]*room{},
