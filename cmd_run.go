@@ -101,7 +101,7 @@ func serve(ctx context.Context, cfg *configs.Config, w *watch, src *source) (*ga
 		helpers.Go(func() { src.reloads(side, g, w) })
 	}
 	if err = g.open(ctx, w.onEvent); err == nil {
-		err = runShown(ctx, g, w)
+		err = errors.Join(runShown(ctx, g, w), g.closeJournal())
 	}
 	stop()
 	helpers.Wait()

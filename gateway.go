@@ -12,6 +12,7 @@ import (
 	"github.com/ctigate/ctigate/core/call"
 	"github.com/ctigate/ctigate/core/enrich"
 	"github.com/ctigate/ctigate/core/fresh"
+	"github.com/ctigate/ctigate/core/journal"
 	"github.com/ctigate/ctigate/core/router"
 	"github.com/ctigate/ctigate/core/telemetry"
 )
@@ -28,6 +29,7 @@ type gateway struct {
 	waiting atomic.Pointer[string] // what open waits for
 	opened  chan struct{}          // closed once router is there
 	router  *router.Router
+	journal *journal.Journal // nil: none
 }
 
 // assemble makes everything that cfg names but the sinks; open does those. No event is read before there is somewhere

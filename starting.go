@@ -13,26 +13,63 @@ import (
 	"github.com/ctigate/ctigate/core"
 	"github.com/ctigate/ctigate/core/call"
 	"github.com/ctigate/ctigate/core/fresh"
+	"github.com/ctigate/ctigate/core/journal"
 	"github.com/ctigate/ctigate/core/router"
 )
 
-// open opens the sinks, however long it takes, and then makes the router. When it fails, nothing is left open.
+// open opens the journal and the sinks, these however long it takes, and then makes the router. When it fails, nothing
+// is left open. With a journal, sinks are not waited for.
 func (g *gateway) open(ctx context.Context, onEvent func(*call.Event)) error {
-	sinks, err := g.openSinks(ctx)
-	if err != nil {
+	o := router.Options{
+		Links: g.links, Enrichers: g.enrichers, Fresh: fresh.New(freshOptions(g.cfg)),
+		Tracker: call.NewTracker(call.Options{}), Telemetry: g.tel, Log: g.log, OnEvent: onEvent,
+		DrainTimeout: g.cfg.DrainTimeout, RestoreTracker: restoreTracker,
+	}
+	var err error
+	if o.Journal, o.Opened, err = openJournal(g.cfg.Journal, g.log); err != nil {
 		return err
 	}
-	g.router, err = router.New(router.Options{
-		Links: g.links, Sinks: sinks, Enrichers: g.enrichers, Fresh: fresh.New(freshOptions(g.cfg)),
-		Tracker: call.NewTracker(call.Options{}), Telemetry: g.tel, Log: g.log, OnEvent: onEvent,
-		DrainTimeout: g.cfg.DrainTimeout,
-	})
-	if err != nil {
-		closeSinks(sinks)
-		return err
+	g.journal = o.Journal
+	if o.Sinks, err = g.openSinks(ctx); err != nil {
+		return errors.Join(err, g.closeJournal())
+	}
+	if g.router, err = router.New(o); err != nil {
+		closeSinks(o.Sinks)
+		return errors.Join(err, g.closeJournal())
 	}
 	close(g.opened)
 	return nil
+}
+
+// openJournal opens the journal that c names, if any, and tells what it found damaged.
+func openJournal(c configs.Journal, log *slog.Logger) (*journal.Journal, journal.Report, error) {
+	if c.Dir == "" {
+		log.Warn("there is no journal: what was received and not delivered is lost when the gateway dies",
+			"fix", "set journal.dir to a folder for this gateway alone")
+		return nil, journal.Report{}, nil
+	}
+	policy := journal.Block
+	if c.WhenFull == configs.DropOldest {
+		policy = journal.DropOldest
+	}
+	j, found, err := journal.Open(journal.Options{Dir: c.Dir, SegmentBytes: c.SegmentBytes, MaxBytes: c.MaxBytes, MaxAge: c.MaxAge,
+		WhenFull: policy, Log: log})
+	if err != nil {
+		return nil, found, fmt.Errorf("opening the journal: %w", err)
+	}
+	return j, found, nil
+}
+
+func restoreTracker(state []byte) (router.Tracker, error) {
+	return call.RestoreTracker(call.Options{}, state)
+}
+
+// closeJournal comes after the router has ended.
+func (g *gateway) closeJournal() error {
+	if g.journal == nil {
+		return nil
+	}
+	return g.journal.Close()
 }
 
 func (g *gateway) isOpen() bool {
@@ -80,7 +117,7 @@ func (g *gateway) serveTelemetry(ctx context.Context) {
 func (g *gateway) openSinks(ctx context.Context) ([]router.NamedSink, error) {
 	var sinks []router.NamedSink
 	for _, s := range g.cfg.Sinks {
-		sink, err := g.openSink(ctx, s, g.log.With("sink", s.Name))
+		sink, err := g.sinkFor(ctx, s)
 		if err != nil {
 			closeSinks(sinks)
 			return nil, err
@@ -91,6 +128,66 @@ func (g *gateway) openSinks(ctx context.Context) ([]router.NamedSink, error) {
 		sinks = append(sinks, router.NamedSink{Name: s.Name, Sink: sink, WhenFull: router.WhenFull(s.WhenFull)})
 	}
 	return sinks, nil
+}
+
+// sinkFor opens a sink, or, where a journal keeps what it is to get, makes one that opens itself.
+func (g *gateway) sinkFor(ctx context.Context, s configs.Sink) (core.Sink, error) {
+	log := g.log.With("sink", s.Name)
+	if g.journal == nil {
+		return g.openSink(ctx, s, log)
+	}
+	return &late{open: func(ctx context.Context) (core.Sink, error) {
+		attempt, cancel := context.WithTimeout(ctx, openTimeout)
+		defer cancel()
+		return s.Config.Open(attempt, core.Env{Log: log})
+	}}, nil
+}
+
+// late is a sink that opens itself when it is first used, so that switches are read and journaled from the start,
+// whether or not it can be reached.
+type late struct {
+	open func(context.Context) (core.Sink, error)
+	sink core.Sink
+}
+
+func (l *late) opened(ctx context.Context) (core.Sink, error) {
+	if l.sink == nil {
+		s, err := l.open(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("opening the sink: %w", err)
+		}
+		l.sink = s
+	}
+	return l.sink, nil
+}
+
+// Write opens the sink if it is not open yet.
+func (l *late) Write(ctx context.Context, batch []core.Item) error {
+	s, err := l.opened(ctx)
+	if err != nil {
+		return err
+	}
+	return s.Write(ctx, batch)
+}
+
+// Missing asks the sink, if it is one that can tell.
+func (l *late) Missing(ctx context.Context, items []core.Item) ([]core.Item, error) {
+	s, err := l.opened(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if r, can := s.(core.Resumer); can {
+		return r.Missing(ctx, items)
+	}
+	return items, nil
+}
+
+// Close closes what was opened.
+func (l *late) Close(ctx context.Context) error {
+	if l.sink == nil {
+		return nil
+	}
+	return l.sink.Close(ctx)
 }
 
 // Bounds of opening a sink: one attempt, and the pauses between attempts.

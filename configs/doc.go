@@ -27,6 +27,7 @@ type Config struct {
 	Path     string `yaml:"-"`
 	Switches []Switch
 	Sinks    []Sink
+	Journal  Journal
 
 	Enrich    Enrich
 	Freshness Freshness
@@ -65,6 +66,19 @@ const (
 	Block = "block"
 	Drop  = "drop"
 )
+
+// Journal is where events are kept until every sink has them, and what a restart goes on from.
+type Journal struct {
+	Dir      string        // a folder of its own; empty for no journal
+	MaxBytes int64         `yaml:"max_bytes"` // of the folder
+	MaxAge   time.Duration `yaml:"max_age"`   // of what is kept for a sink that does not take it; older events are dropped
+	// WhenFull says what happens at max_bytes: block (the links wait) or drop_oldest (counted, and told by a source.gap).
+	WhenFull     string `yaml:"when_full"`
+	SegmentBytes int64  `yaml:"segment_bytes"` // of one file
+}
+
+// DropOldest is a value of Journal.WhenFull; Block is the other.
+const DropOldest = "drop_oldest"
 
 // Enrich is what is added to calls from tables.
 type Enrich struct {
@@ -123,6 +137,7 @@ type Log struct {
 // Default returns the configuration of an empty file, without switches and sinks.
 func Default() *Config {
 	return &Config{
+		Journal: Journal{MaxBytes: 10 << 30, MaxAge: 72 * time.Hour, WhenFull: Block, SegmentBytes: 64 << 20},
 		Freshness: Freshness{
 			Fresh: time.Second, Late: 10 * time.Second, FutureSlack: 250 * time.Millisecond, MaxUncertainty: time.Second,
 		},

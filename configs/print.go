@@ -43,13 +43,14 @@ func (c *Config) tree() (yaml.MapSlice, error) {
 	}
 	top = append(top, yaml.MapItem{Key: "switches", Value: switches}, yaml.MapItem{Key: "sinks", Value: sinks})
 	rest, err := inline(nil, struct {
+		Journal        Journal
 		Enrich         Enrich
 		Freshness      Freshness
 		Telemetry      Telemetry
 		Log            Log
 		DrainTimeout   string `yaml:"drain_timeout"`
 		RawPassthrough bool   `yaml:"raw_passthrough"`
-	}{c.Enrich, c.Freshness, c.Telemetry, c.Log, c.DrainTimeout.String(), c.RawPassthrough})
+	}{c.Journal, c.Enrich, c.Freshness, c.Telemetry, c.Log, c.DrainTimeout.String(), c.RawPassthrough})
 	if err != nil {
 		return nil, fmt.Errorf("printing configuration: %w", err)
 	}

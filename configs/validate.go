@@ -22,6 +22,7 @@ func validate(c *Config, fault report) {
 		fault("switches", "is empty: name at least one switch, as in \"- {id: pbx1, kind: ari, url: …}\"")
 	}
 	validateNames(c, fault)
+	validateJournal(c.Journal, fault)
 	validateEnrich(c.Enrich, fault)
 	validateFreshness(c.Freshness, fault)
 	validateTelemetry(c.Telemetry, fault)
@@ -57,6 +58,17 @@ func checkName(path, list, name string, i int, seen map[string]int, fault report
 		fault(path, "%q is also the name of %s[%d]: each needs its own", name, list, first)
 	default:
 		seen[name] = i
+	}
+}
+
+func validateJournal(j Journal, fault report) {
+	oneOf("journal.when_full", j.WhenFull, []string{Block, DropOldest}, fault)
+	within("journal.max_age", j.MaxAge, time.Minute, 10*365*24*time.Hour, fault)
+	if j.SegmentBytes < 1<<20 || j.SegmentBytes > 1<<30 {
+		fault("journal.segment_bytes", "%d must be between 1048576 (1 MiB) and 1073741824 (1 GiB)", j.SegmentBytes)
+	}
+	if j.MaxBytes < 4*j.SegmentBytes {
+		fault("journal.max_bytes", "%d must be at least four times segment_bytes, %d", j.MaxBytes, 4*j.SegmentBytes)
 	}
 }
 

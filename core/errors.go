@@ -5,6 +5,10 @@ import (
 	"fmt"
 )
 
+// ErrFenced is wrapped by what a Fencer's methods return once a later writer has shut it out: nothing more that it writes
+// is accepted, until it calls Fence itself.
+var ErrFenced = errors.New("fenced off: another writer has taken over")
+
 // PermanentError is a failure that trying again soon will not mend: a refused password, a setting the peer rejects.
 type PermanentError struct{ Err error }
 

@@ -55,6 +55,7 @@ type Item struct {
 	Event  *call.Event
 	Dead   *DeadLetter
 	Switch call.SwitchRef
+	Seq    uint64 // the record of the journal that holds it, 0 for none
 }
 
 // SinkConfig is the settings of one sink kind, with the same contract as AdapterConfig.

@@ -183,7 +183,7 @@ var graph = map[string]string{
 	"tracked.call": "", "tracked.legs": "", "tracked.shedLegs": "", "tracked.first": "", "tracked.hangup": "", "tracked.missing": "",
 	"tracked.recent": "", "tracked.recentN": "", "tracked.prev": "", "tracked.next": "", "tracked.mark": "for one saving",
 	"tracked.done": "checked against those in progress",
-	"room.id": "", "room.legs": "", "room.mark": "for one saving", "tombstone.c": "", "tombstone.legs": "",
+	"room.id":      "", "room.legs": "", "room.mark": "for one saving", "tombstone.c": "", "tombstone.legs": "",
 }
 
 // TestEveryFieldIsSaved sets every plain field, one after the other: one that is added and not saved is found. A field

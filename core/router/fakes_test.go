@@ -84,6 +84,7 @@ func (t *tracker) Apply(sw call.SwitchRef, o call.Observation) []*call.Event {
 
 func (t *tracker) Tick(call.Time) []*call.Event { t.ticks++; return nil }
 func (t *tracker) Active() int                  { return len(t.calls) }
+func (t *tracker) AppendState(b []byte) []byte  { return b }
 func (t *tracker) Calls() (out []*call.Call) {
 	for _, c := range t.calls {
 		out = append(out, c)

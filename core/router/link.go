@@ -24,6 +24,8 @@ const stopping = "gateway stopping"
 var (
 	errSessionOver = errors.New("the session is over")
 	errEndedItself = errors.New("the session ended by itself")
+
+	errAnotherSession = errors.New("asking the switch for a snapshot, after taking the link over")
 )
 
 // link is one supervised switch link. The core loop owns the fields of state; the rest is safe for concurrent use.
@@ -37,11 +39,18 @@ type link struct {
 	stats   linkStats
 	state   linkState
 	running atomic.Bool
-	lost    atomic.Int64 // frames that were read and found the queue closed
+	lost    atomic.Int64  // frames that were read and found the queue closed
+	again   chan struct{} // the session is to be ended, and another begun
+
+	// Of the core loop, in a cluster.
+	own      *core.Instance // this node's own session, nil while there is none
+	ownSince time.Time
+	named    bool // its frames have ids
 }
 
 func newLink(r *Router, l Link, index uint16) *link {
-	k := &link{r: r, id: l.ID, index: index, adapter: l.Adapter, raw: l.Raw, tel: r.o.Telemetry.Link(l.ID, l.Kind)}
+	k := &link{r: r, id: l.ID, index: index, adapter: l.Adapter, raw: l.Raw, tel: r.o.Telemetry.Link(l.ID, l.Kind),
+		again: make(chan struct{}, 1)}
 	k.state.ref = call.SwitchRef{ID: l.ID, Kind: l.Kind}
 	k.stats.kind = l.Kind
 	return k
@@ -104,6 +113,10 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // error: the other links go on.
 func (l *link) session(ctx context.Context) (up time.Duration, err error) {
 	e := &emitter{l: l, ctx: ctx}
+	select {
+	case <-l.again: // meant for a session that is over
+	default:
+	}
 	defer func() {
 		e.over.Store(true)
 		if p := recover(); p != nil {
@@ -114,11 +127,33 @@ func (l *link) session(ctx context.Context) (up time.Duration, err error) {
 			up = l.r.o.Now().Sub(time.Unix(0, at))
 		}
 	}()
-	if err = l.adapter.Run(ctx, e); err == nil {
+	run, stop := l.endable(ctx)
+	defer stop()
+	if err = l.adapter.Run(run, e); err == nil {
 		err = errEndedItself
+	}
+	if run.Err() != nil {
+		err = context.Cause(run)
 	}
 	return 0, err
 }
+
+// endable ends with ctx, and when another session is asked for.
+func (l *link) endable(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	over := make(chan struct{})
+	go func() {
+		select {
+		case <-l.again:
+			cancel(errAnotherSession)
+		case <-over:
+		}
+	}()
+	return ctx, func() { close(over); cancel(nil) }
+}
+
+// restart ends the session, so that the next one brings a snapshot.
+func (l *link) restart() { signal(l.again) }
 
 // tell queues the link's own news behind its frames. It waits for room even when the links are being stopped, and
 // gives up only when the queue is closed.
@@ -145,7 +180,7 @@ func (e *emitter) Frame(f core.Frame) error {
 		f.Received = e.now()
 	}
 	e.l.stats.lastFrame.Store(int64(f.Received))
-	return e.put(message{kind: msgFrame, at: f.Received, text: f.Type, raw: f.Raw, obs: f.Observations})
+	return e.put(message{kind: msgFrame, at: f.Received, text: f.Type, id: f.ID, raw: f.Raw, obs: f.Observations})
 }
 
 func (e *emitter) DeadLetter(d core.DeadLetter) error {

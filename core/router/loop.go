@@ -27,22 +27,32 @@ const (
 	msgClock
 	msgGap
 	msgMissing
+	msgTick
+	msgNote
 )
 
 func (k msgKind) String() string {
-	return [...]string{"frame", "dead letter", "session start", "session end", "clock sample", "gap", "change of sight"}[k]
+	return [...]string{"frame", "dead letter", "session start", "session end", "clock sample", "gap", "change of sight",
+		"tick", "note"}[k]
 }
 
-// message is what links put into the core loop's queue.
+// message is what links put into the core loop's queue, and what the loop tells itself: that time has passed (msgTick),
+// that a queue was full (msgNote). The loop is a state machine over messages: what it becomes and makes depends on them
+// alone, once now and ahead are set.
 type message struct {
 	kind  msgKind
-	link  *link
+	link  *link     // none of msgTick
 	at    call.Time // received, by our clock
 	text  string    // native type, or reason
+	id    uint64    // core.Frame.ID
 	raw   []byte
 	obs   []call.Observation
 	inst  *core.Instance
 	clock *core.ClockSample
+	from  call.Time // msgNote: of what it tells; at is its end
+
+	now   call.Time // when the loop took it, as received time: never going back
+	ahead call.Time // of now before our clock, see loop.clockTime
 }
 
 func (m *message) size() int { return 256 + len(m.raw) + 512*len(m.obs) }
@@ -54,12 +64,19 @@ type loop struct {
 	enrichers []core.Enricher
 	fresh     *fresh.Judge
 
-	batch  []message
-	items  []core.Item // of this turn
-	now    call.Time   // received time, never going back
-	ahead  call.Time   // of our clock, since that was set back
-	ticked call.Time
-	tombs  tombstones
+	batch   []message
+	inputs  []message   // of this turn, where there is a journal
+	items   []core.Item // of this turn
+	quiet   bool        // the last of inputs is a tick that made nothing
+	standby bool        // another node owns the links
+	mute    bool        // replaying: what comes out was published before
+	damage  []string    // of the journal, to be told
+	now     call.Time   // received time, never going back
+	ahead   call.Time   // of our clock, since that was set back
+	ticked  call.Time
+	tombs   tombstones
+	nth     uint64 // number of the latest turn
+	gen     uint64 // of the cluster, see inputs
 
 	active      atomic.Int64
 	unprocessed atomic.Int64 // frames taken from the queue when time ran out
@@ -74,27 +91,62 @@ func newLoop(r *Router) *loop {
 func (p *loop) run(hard context.Context) {
 	ticker := time.NewTicker(tickEvery)
 	defer ticker.Stop()
+	if p.r.keeper != nil && !p.standby {
+		p.began()
+		p.flush(hard)
+	}
 	for open := true; open; {
 		select {
 		case f := <-p.r.ctl:
 			f()
 		case <-ticker.C:
-			now := p.clockTime(call.At(p.r.o.Now()))
-			// Only an empty queue lets wall time pass: what is queued was received earlier.
-			if p.r.in.len() == 0 {
-				p.tick(now)
-			}
-			p.dropNotes(false)
-			p.flush(hard)
+			p.beat(hard)
+		case entries := <-p.followed():
+			p.follow(entries)
 		case <-p.r.in.readable:
 			open = p.turn(hard)
 		case <-hard.Done():
 			return
 		}
 	}
-	// Nothing more will come: calls that waited for a last queue event end.
-	p.emit(nil, p.tracker.Tick(call.At(p.r.o.Now())+p.ahead+call.Time(time.Hour/time.Microsecond)))
+	p.finish(hard)
+}
+
+// followed is where the cluster's log comes from, for a standby.
+func (p *loop) followed() chan []core.LogEntry {
+	if !p.standby {
+		return nil
+	}
+	return p.r.follower.entries
+}
+
+// beat is what is to be done now and then.
+func (p *loop) beat(hard context.Context) {
+	if p.standby {
+		p.doubt()
+		return
+	}
+	now := p.clockTime(call.At(p.r.o.Now()))
+	// Only an empty queue lets wall time pass: what is queued was received earlier.
+	if p.r.in.len() == 0 {
+		p.tick(now)
+	}
+	p.dropNotes(false)
 	p.flush(hard)
+}
+
+// finish lets calls that waited for a last queue event end, where nothing can come any more. With a journal they go on
+// waiting, for the next start may bring it, and the last turn carries a checkpoint.
+func (p *loop) finish(hard context.Context) {
+	if p.standby {
+		return
+	}
+	if p.r.keeper != nil {
+		p.r.keeper.wantState.Store(true)
+	} else {
+		p.step(&message{kind: msgTick, now: call.At(p.r.o.Now()) + p.ahead + call.Time(time.Hour/time.Microsecond), ahead: p.ahead})
+		p.flush(hard)
+	}
 	p.dropNotes(true)
 	p.flush(hard)
 }
@@ -128,7 +180,11 @@ func (p *loop) turn(hard context.Context) (open bool) {
 			p.unprocessed.Add(int64(len(p.batch) - i))
 			return false
 		}
-		p.handle(&p.batch[i])
+		if p.standby {
+			p.hold(&p.batch[i])
+		} else {
+			p.handle(&p.batch[i])
+		}
 		p.batch[i] = message{}
 		if len(p.items) >= 4*takeFrames {
 			p.flush(hard)
@@ -139,11 +195,29 @@ func (p *loop) turn(hard context.Context) (open bool) {
 	return open
 }
 
+// handle takes m from the queue: its time is settled, and time passes up to it.
 func (p *loop) handle(m *message) {
-	p.now = max(p.now, p.receivedAt(m))
-	if p.now-p.ticked >= call.Time(tickEvery.Microseconds()) {
-		p.tick(p.now)
+	m.now, m.ahead = max(p.now, p.receivedAt(m)), p.ahead
+	if m.now-p.ticked >= call.Time(tickEvery.Microseconds()) {
+		p.tick(m.now)
 	}
+	p.step(m)
+}
+
+func (p *loop) tick(now call.Time) {
+	p.step(&message{kind: msgTick, now: max(p.now, now), ahead: p.ahead})
+	p.active.Store(int64(p.tracker.Active()))
+}
+
+// step lets m change the loop's state, and notes it for the journal.
+func (p *loop) step(m *message) {
+	p.now, p.ahead = max(p.now, m.now), m.ahead
+	made := len(p.items)
+	p.apply(m)
+	p.note(m, len(p.items) > made)
+}
+
+func (p *loop) apply(m *message) {
 	l := m.link
 	switch m.kind {
 	case msgFrame:
@@ -161,6 +235,10 @@ func (p *loop) handle(m *message) {
 		p.source(l, call.SourceGap, m.at, &call.Source{Reason: m.text, From: l.state.heard, To: m.at})
 	case msgMissing:
 		p.missing(l, m)
+	case msgNote:
+		p.source(l, call.SourceGap, m.at, &call.Source{Reason: m.text, From: m.from, To: m.at})
+	case msgTick:
+		p.passTime()
 	}
 	if m.kind <= msgDead {
 		l.state.heard = max(l.state.heard, m.at)
@@ -178,7 +256,9 @@ func (p *loop) frame(l *link, m *message) {
 		}
 		p.observe(l, *o)
 	}
-	l.tel.ToTracker(p.r.o.Now().Sub(m.at.Std()))
+	if !p.mute {
+		l.tel.ToTracker(p.r.o.Now().Sub(m.at.Std()))
+	}
 }
 
 // observe applies one observation, and says when a snapshot is complete.
@@ -193,11 +273,10 @@ func (p *loop) observe(l *link, o call.Observation) {
 	}
 }
 
-func (p *loop) tick(now call.Time) {
-	p.now = max(p.now, now)
+// passTime lets calls that waited end, and gives ended ones their tombstones.
+func (p *loop) passTime() {
 	p.ticked = p.now
 	p.emit(nil, p.tracker.Tick(p.now))
-	p.active.Store(int64(p.tracker.Active()))
 	p.tombs.due(p.now, func(callID string, link uint16) {
 		ref := p.r.links[link].state.ref
 		p.items = append(p.items, core.Item{Stream: core.StreamCalls, Key: callID, Switch: ref})
@@ -224,16 +303,23 @@ func (p *loop) emit(l *link, events []*call.Event) {
 // deliver judges e and makes its items.
 func (p *loop) deliver(l *link, e *call.Event) {
 	p.fresh.Stamp(e)
+	p.items = route(p.items, e)
+	if e.Type == call.CallRecord && l != nil {
+		p.bury(e, l.index)
+	}
+	if !p.mute {
+		p.told(l, e)
+	}
+}
+
+// told counts e and shows it to who watches.
+func (p *loop) told(l *link, e *call.Event) {
 	if l != nil {
 		l.tel.Normalized.Add(1)
 		l.tel.Verdict(e.Time.Freshness)
 	}
-	p.items = route(p.items, e)
 	if e.Type == call.CallRecord {
 		p.r.o.Telemetry.Call(e.Call)
-		if l != nil {
-			p.bury(e, l.index)
-		}
 	}
 	if p.r.o.OnEvent != nil {
 		p.r.o.OnEvent(e)
@@ -263,9 +349,17 @@ func (p *loop) dead(s core.Stream, l *link, m *message) {
 		Dead: &core.DeadLetter{Raw: m.raw, Reason: m.text, Received: m.at}})
 }
 
-// flush hands the turn's items to every sink: first to each what it has room for, so that a full one holds up none of
-// the others with this turn's items, then it waits for those that block.
+// flush ends the turn: what it took and made goes to the journal first, where there is one, else to every sink: first to
+// each what it has room for, so that a full one holds up none of the others with this turn's items, then it waits for
+// those that block.
 func (p *loop) flush(hard context.Context) {
+	if p.standby {
+		return
+	}
+	if p.r.keeper != nil {
+		p.hand()
+		return
+	}
 	if len(p.items) == 0 {
 		return
 	}

@@ -56,6 +56,24 @@ func (q *queue[T]) offer(items []T) (int, error) {
 	return i, nil
 }
 
+// offerAll appends all of items, or none when there is not room for all of them.
+func (q *queue[T]) offerAll(items []T) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	size := 0
+	for i := range items {
+		size += q.size(&items[i])
+	}
+	if q.closed || q.n > 0 && (q.n+len(items) > q.maxItems || q.bytes+size > q.maxBytes) {
+		return false
+	}
+	for i := range items {
+		q.put(items[i], q.size(&items[i]))
+	}
+	signal(q.readable)
+	return true
+}
+
 func (q *queue[T]) put(v T, size int) {
 	if q.n == len(q.buf) {
 		q.grow()
@@ -66,7 +84,7 @@ func (q *queue[T]) put(v T, size int) {
 }
 
 func (q *queue[T]) grow() {
-	bigger := make([]T, min(max(16, 2*len(q.buf)), max(q.maxItems, 1)))
+	bigger := make([]T, max(16, 2*len(q.buf)))
 	for i := range q.n {
 		bigger[i] = q.buf[(q.head+i)%len(q.buf)]
 	}
@@ -139,6 +157,15 @@ func (q *queue[T]) close() {
 		close(q.done)
 		signal(q.readable)
 	}
+}
+
+// clear throws away what is queued.
+func (q *queue[T]) clear() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	clear(q.buf)
+	q.head, q.n, q.bytes = 0, 0, 0
+	signal(q.writable)
 }
 
 // halfEmpty reports whether at least half of the room is free, in items and in bytes.

@@ -1,12 +1,14 @@
 // Package router runs the gateway: it supervises the switch links, takes every frame through one queue into one
 // goroutine (tracker, enrichers, freshness) and fans the items out to sinks that have a queue and a goroutine each.
 //
-//	link ─┐                                                     ┌─ queue ─ writer ─ sink
-//	link ─┼─ queue ─ core loop: tracker → enrichers → fresh ────┼─ queue ─ writer ─ sink
-//	link ─┘                                                     └─ queue ─ writer ─ sink
+//	link ─┐                                                               ┌─ queue ─ writer ─ sink
+//	link ─┼─ queue ─ core loop: tracker → enrichers → fresh ── (journal) ─┼─ queue ─ writer ─ sink
+//	link ─┘                                                               └─ queue ─ writer ─ sink
 //
-// Every queue is bounded. A full queue towards the core loop blocks the adapters. A full queue towards a sink blocks
-// the core loop, or drops and counts, as that sink's WhenFull says.
+// Every queue is bounded. A full queue towards the core loop blocks the adapters. Without a journal, a full queue
+// towards a sink blocks the core loop, or drops and counts, as that sink's WhenFull says. With one, the core loop's turns
+// are on disk before any sink is given them; a sink whose queue is full goes on from there, by a cursor of its own; and
+// the next start goes on with the same calls.
 package router
 
 import (
@@ -22,6 +24,7 @@ import (
 	"github.com/ctigate/ctigate/core"
 	"github.com/ctigate/ctigate/core/call"
 	"github.com/ctigate/ctigate/core/fresh"
+	"github.com/ctigate/ctigate/core/journal"
 	"github.com/ctigate/ctigate/core/telemetry"
 )
 
@@ -29,6 +32,7 @@ import (
 type Tracker interface {
 	Apply(sw call.SwitchRef, o call.Observation) []*call.Event
 	Tick(now call.Time) []*call.Event
+	AppendState(dst []byte) []byte // all of it, for a checkpoint
 	Active() int
 	Calls() []*call.Call
 }
@@ -81,6 +85,14 @@ type Options struct {
 	Log       *slog.Logger      // default slog.Default()
 	OnEvent   func(*call.Event) // sees every event in order, on the core loop: it must not block
 
+	// Journal, when not nil, is where turns are kept; Opened is what opening it found. RestoreTracker makes a Tracker of
+	// what AppendState gave. The journal is the caller's to close, after Run.
+	Journal        *journal.Journal
+	Opened         journal.Report
+	RestoreTracker func(state []byte) (Tracker, error)
+	// Cluster, when not nil, is how this node shares the links with others.
+	Cluster *Cluster
+
 	QueueLen     int           // frames waiting for the tracker; default 8192
 	QueueBytes   int           // their bytes; default 64 MB
 	SinkQueueLen int           // items waiting for a sink; default 100,000
@@ -101,13 +113,17 @@ type Options struct {
 
 // Router is one gateway's engine. Make it with New, Run it once.
 type Router struct {
-	o     Options
-	log   *slog.Logger
-	in    *queue[message]
-	ctl   chan func()
-	loop  *loop
-	links []*link
-	sinks []*writer
+	o        Options
+	log      *slog.Logger
+	in       *queue[message]
+	ctl      chan func()
+	loop     *loop
+	keeper   *keeper         // nil without a journal
+	follower *follower       // nil without a cluster
+	stint    *stint          // of the core loop: the present one, or the last
+	hard     context.Context // ends when the drain has run out of time
+	links    []*link
+	sinks    []*writer
 
 	ran        atomic.Bool
 	draining   atomic.Bool
@@ -131,8 +147,32 @@ func New(o Options) (*Router, error) {
 		r.sinks = append(r.sinks, newWriter(r, s))
 	}
 	r.loop = newLoop(r)
+	if err := r.openJournal(); err != nil {
+		return nil, fmt.Errorf("router: %w", err)
+	}
 	o.Telemetry.SetGauges(telemetry.Gauges{ActiveCalls: r.ActiveCalls, QueueDepth: r.in.len})
 	return r, nil
+}
+
+// openJournal goes on where the journal ends.
+func (r *Router) openJournal() (err error) {
+	if r.o.Journal == nil {
+		return nil
+	}
+	for _, w := range r.sinks {
+		if w.lag, err = newLag(r.o.Journal, w.name); err != nil {
+			return err
+		}
+	}
+	if err := r.loop.restore(r.o.Journal, r.o.Opened); err != nil {
+		return err
+	}
+	r.keeper = newKeeper(r, r.o.Journal)
+	if r.o.Cluster != nil {
+		r.follower = newFollower(r, r.o.Cluster)
+		r.loop.standby = true
+	}
+	return nil
 }
 
 func (o Options) withDefaults() Options {
@@ -183,6 +223,12 @@ func (o Options) validate() error {
 	if o.Tracker == nil {
 		errs = append(errs, errors.New("no tracker given"))
 	}
+	if o.Journal != nil && o.RestoreTracker == nil {
+		errs = append(errs, errors.New("a journal without RestoreTracker"))
+	}
+	if o.Cluster != nil && o.Journal == nil {
+		errs = append(errs, errors.New("a cluster without a journal"))
+	}
 	if len(o.Links) > 1<<16 {
 		errs = append(errs, fmt.Errorf("%d links: at most %d", len(o.Links), 1<<16))
 	}
@@ -216,25 +262,41 @@ func (r *Router) Run(ctx context.Context) error {
 	// hard ends when the drain has run out of time; it is independent of ctx until then.
 	hard, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
-	var writers, links sync.WaitGroup
-	for _, w := range r.sinks {
-		writers.Go(func() { w.run(hard) })
+	r.hard = hard
+	if r.o.Cluster == nil {
+		r.begin(nil)
 	}
 	go func() {
 		defer close(r.stopped)
 		r.loop.run(hard)
 	}()
+	var links sync.WaitGroup
+	links.Go(func() { r.runLinks(ctx) })
+	<-ctx.Done()
+	return r.drain(cut, &links)
+}
+
+// runLinks runs every link until ctx ends, in a cluster once the log was read to its end: what a link brings from then on
+// can be compared with it.
+func (r *Router) runLinks(ctx context.Context) {
+	var links sync.WaitGroup
+	defer links.Wait()
+	if r.follower != nil {
+		links.Go(func() { r.follower.run(ctx) })
+		select {
+		case <-r.follower.joined:
+		case <-ctx.Done():
+		}
+	}
 	for _, l := range r.links {
 		links.Go(func() { l.supervise(ctx) })
 	}
-	<-ctx.Done()
-	return r.drain(cut, &links, &writers)
 }
 
 // drain ends everything in order. Adapters have four tenths of the time to hand over what they have read; then the
 // queue is closed, and they have another tenth to count what is left and return. Delivering is cut at eight tenths, and
 // the last tenth is for closing the sinks.
-func (r *Router) drain(cut context.CancelFunc, links, writers *sync.WaitGroup) error {
+func (r *Router) drain(cut context.CancelFunc, links *sync.WaitGroup) error {
 	r.draining.Store(true)
 	close(r.drainStart)
 	r.log.Info("stopping: draining", "timeout", r.o.DrainTimeout, "frames", r.in.len(), "items", r.queued())
@@ -246,11 +308,23 @@ func (r *Router) drain(cut context.CancelFunc, links, writers *sync.WaitGroup) e
 		r.log.Error("stopping: an adapter did not return; leaving it behind", "links", r.stillRunning())
 	}
 	waitUntil(began.Add(9*tenth), func() { <-r.stopped })
+	waitUntil(began.Add(9*tenth), r.endStint)
+	return errors.Join(r.closeSinks(began.Add(r.o.DrainTimeout)), r.undelivered(time.Since(began)))
+}
+
+// endStint lets the stages behind the core loop end, one after the other.
+func (r *Router) endStint() {
+	if r.stint == nil {
+		return
+	}
+	if r.keeper != nil {
+		r.keeper.turns.close()
+		r.keeper.runs.Wait()
+	}
 	for _, w := range r.sinks {
 		w.q.close()
 	}
-	waitUntil(began.Add(9*tenth), writers.Wait)
-	return errors.Join(r.closeSinks(began.Add(r.o.DrainTimeout)), r.undelivered(time.Since(began)))
+	r.stint.stages.Wait()
 }
 
 // waitUntil reports whether f returned in time.
@@ -293,7 +367,8 @@ func (r *Router) closeSinks(by time.Time) error {
 	return errors.Join(errs...)
 }
 
-// undelivered tells the log and the caller what was received and not delivered, in all of Run.
+// undelivered tells the log and the caller what was received and not delivered, in all of Run. What is in the journal is
+// delivered by the next.
 func (r *Router) undelivered(took time.Duration) error {
 	frames := r.in.len() + int(r.loop.unprocessed.Load())
 	for _, l := range r.links {
@@ -302,10 +377,17 @@ func (r *Router) undelivered(took time.Duration) error {
 	items, lost := 0, []any{"took", took, "frames", frames}
 	for _, w := range r.sinks {
 		left, dropped, refused := w.undelivered()
+		if r.keeper != nil {
+			left = 0
+		}
 		items += left + dropped + refused
 		if left+dropped+refused > 0 {
 			lost = append(lost, slog.Group(w.name, "left", left, "dropped", dropped, "refused", refused))
 		}
+	}
+	if r.keeper != nil {
+		items += int(r.keeper.lost.Load())
+		r.keeper.left()
 	}
 	if frames == 0 && items == 0 {
 		r.log.Info("stopped: everything received was delivered", "took", took)

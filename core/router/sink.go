@@ -33,6 +33,7 @@ type writer struct {
 	batch   int
 	q       *queue[core.Item]
 	tel     *telemetry.Sink
+	lag     *lag // nil without a journal
 
 	full    atomic.Bool
 	ended   atomic.Bool  // run has returned: no Write is under way
@@ -54,6 +55,7 @@ type writer struct {
 	complained   time.Time
 
 	refusals refusals // of run
+	resumed  bool     // of run: what is read from the journal was not delivered before
 }
 
 // refusals are items refused for good that the log has not told of yet.
@@ -175,6 +177,9 @@ func (w *writer) run(hard context.Context) {
 			if !w.deliver(hard, batch) {
 				return
 			}
+			w.delivered(batch)
+		case w.lag != nil && w.lag.isBehind():
+			w.catchUp(hard)
 		case !open:
 			return
 		default:
@@ -185,6 +190,17 @@ func (w *writer) run(hard context.Context) {
 			}
 		}
 	}
+}
+
+// delivered moves the cursor in the journal behind what batch has completed: the last turn in it may go on in the next.
+func (w *writer) delivered(batch []core.Item) {
+	if w.lag == nil {
+		return
+	}
+	if seq := batch[len(batch)-1].Seq; seq > 1 {
+		w.lag.cursor.Advance(seq - 1)
+	}
+	w.settled()
 }
 
 // deliver writes batch, and what failed of it again until it is accepted, before anything later is offered. It

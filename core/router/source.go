@@ -73,6 +73,9 @@ func (p *loop) up(l *link, m *message) {
 	st.up, st.wasUp, st.downSaid = true, true, false
 	st.heard = m.at
 	st.snapshot = &snapshot{calls: map[string]struct{}{}}
+	if p.mute {
+		return
+	}
 	l.tel.Up.Store(true)
 	l.stats.came(m.inst, m.at)
 	p.r.log.Info("link up", "link", l.id, "kind", st.ref.Kind, "version", m.inst.Version, "missing", m.inst.Missing)
@@ -80,7 +83,7 @@ func (p *loop) up(l *link, m *message) {
 
 // missing takes over what the session says it cannot see now.
 func (p *loop) missing(l *link, m *message) {
-	if l.stats.misses(m.inst.Missing) {
+	if !p.mute && l.stats.misses(m.inst.Missing) {
 		p.r.log.Info("what the link cannot see has changed", "link", l.id, "missing", m.inst.Missing)
 	}
 }
@@ -96,12 +99,14 @@ func missing(i *core.Instance) string {
 // reason.
 func (p *loop) down(l *link, m *message) {
 	st := &l.state
-	l.stats.failed(m.text, m.at)
+	if !p.mute {
+		l.stats.failed(m.text, m.at)
+		l.tel.Up.Store(false)
+	}
 	if !st.up && st.downSaid && (st.wasUp || m.text == st.downWhy || m.text == stopping) {
 		return // known; why the retries fail is in the log
 	}
 	st.up, st.downSaid, st.downWhy, st.snapshot = false, true, m.text, nil
-	l.tel.Up.Store(false)
 	p.emit(l, p.tracker.Apply(st.ref, call.Observation{Kind: call.LinkDown, At: m.at, Received: m.at, Reason: m.text, Synthetic: true,
 		Native: call.Native{Type: "ctigate.link_down", ID: m.at.String(), Seq: st.seq}}))
 	p.source(l, call.SourceDown, m.at, &call.Source{Reason: m.text})
@@ -123,12 +128,14 @@ func (p *loop) clock(l *link, m *message) {
 		p.r.log.Debug("clock sample refused", "link", l.id, "error", err)
 		return
 	}
-	l.tel.SetOffset(c.OffsetMS)
-	l.stats.clocked(c.OffsetMS, c.UncertaintyMS)
+	if !p.mute {
+		l.tel.SetOffset(c.OffsetMS)
+		l.stats.clocked(c.OffsetMS, c.UncertaintyMS)
+	}
 	if !changed {
 		return
 	}
-	if c.StepMS != 0 {
+	if c.StepMS != 0 && !p.mute {
 		p.r.log.Warn("the switch's clock jumped", "link", l.id, "step_ms", c.StepMS, "offset_ms", c.OffsetMS)
 	}
 	p.source(l, call.SourceClock, m.at, &call.Source{OffsetMS: c.OffsetMS, StepMS: c.StepMS})
@@ -141,7 +148,7 @@ func (p *loop) dropNotes(last bool) {
 		for id, d := range w.takeDrops(p.now, last) {
 			if l := p.linkOf(id); l != nil {
 				why := fmt.Sprintf("sink %q: %d items dropped, its queue was full", w.name, d.n)
-				p.source(l, call.SourceGap, p.now-p.ahead, &call.Source{Reason: why, From: d.from - p.ahead, To: d.to - p.ahead})
+				p.step(&message{kind: msgNote, link: l, text: why, now: p.now, ahead: p.ahead, from: d.from - p.ahead, at: p.now - p.ahead})
 			}
 		}
 	}

@@ -34,13 +34,21 @@ func (t *tombstones) add(callID string, link uint16, now call.Time) (early strin
 		early, of = t.pop()
 		full = true
 	}
+	due := now + call.Time(t.after.Microseconds()) + call.Second - 1
+	t.put(tomb{id: id, due: uint32(due / call.Second), link: link})
+	return early, of, full
+}
+
+// put appends x, if there is room.
+func (t *tombstones) put(x tomb) {
+	if t.n == t.max {
+		return
+	}
 	if t.n == len(t.ring) {
 		t.grow()
 	}
-	due := now + call.Time(t.after.Microseconds()) + call.Second - 1
-	t.ring[(t.head+t.n)%len(t.ring)] = tomb{id: id, due: uint32(due / call.Second), link: link}
+	t.ring[(t.head+t.n)%len(t.ring)] = x
 	t.n++
-	return early, of, full
 }
 
 func (t *tombstones) grow() {

@@ -1,0 +1,300 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/core/call"
+)
+
+// Cluster is what a router that shares its links with other nodes needs. It begins as a standby: it reads every link and
+// the log, and publishes nothing, until TakeOver. It needs a journal.
+type Cluster struct {
+	Node string   // this node's name
+	Log  core.Log // of what the owner took from its links
+	// Owner reports whether this node may publish now: that it owns the links and its lease runs. It is cheap.
+	Owner func() bool
+	// Hung is told when the owner seems to hang. It must not block.
+	Hung      func(reason string)
+	HungAfter time.Duration // how long what came here may be missing in the log
+}
+
+// wait waits until this node may publish. It reports false when ctx has ended.
+func (c *Cluster) wait(ctx context.Context) bool {
+	for !c.Owner() {
+		if !sleep(ctx, leasePause) {
+			return false
+		}
+	}
+	return ctx.Err() == nil
+}
+
+// overlap is how long the owner must have gone on after this node began to listen to a link: what it heard before was
+// in the log by then.
+const overlap = time.Second
+
+// stint is one time of owning the links: the stages behind the core loop run for its length. Without a cluster there is
+// one, for all of Run.
+type stint struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+	stages sync.WaitGroup
+	x      *replicator // nil without a cluster
+}
+
+// TakeOver makes this node the owner, in the cluster's generation gen: the one before is shut out at every sink and at the
+// log, what it published is read to the end, and what it took and did not publish follows from here. It returns once
+// this node goes on by itself; ctx ends it.
+func (r *Router) TakeOver(ctx context.Context, gen uint64) error {
+	select {
+	case <-r.follower.joined:
+	case <-ctx.Done():
+		return fmt.Errorf("taking over: waiting for the log to be read: %w", ctx.Err())
+	}
+	if err := r.fence(ctx); err != nil {
+		return fmt.Errorf("taking over: %w", err)
+	}
+	if err := r.readToEnd(ctx); err != nil {
+		return fmt.Errorf("taking over: reading the log to its end: %w", err)
+	}
+	var err error
+	if done := r.do(ctx, func() { err = r.loop.takeOver(gen) }); done != nil {
+		return done
+	}
+	return err
+}
+
+// fence shuts earlier writers out of every sink that can.
+func (r *Router) fence(ctx context.Context) error {
+	for _, w := range r.sinks {
+		f, can := w.sink.(core.Fencer)
+		if !can {
+			continue
+		}
+		for failures := 0; ; failures++ {
+			err := f.Fence(ctx)
+			if err == nil {
+				break
+			}
+			r.log.Warn("cluster: shutting out the owner before: trying again", "sink", w.name, "error", err)
+			if !sleep(ctx, r.o.SinkBackoff.pause(failures, r.o.Rand())) {
+				return fmt.Errorf("shutting out the owner before at sink %s: %w", w.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// readToEnd waits until the loop has followed everything that is in the log now.
+func (r *Router) readToEnd(ctx context.Context) error {
+	end, err := r.o.Cluster.Log.End(ctx)
+	for failures := 0; err != nil; failures++ {
+		if !sleep(ctx, r.o.SinkBackoff.pause(failures, r.o.Rand())) {
+			return err
+		}
+		end, err = r.o.Cluster.Log.End(ctx)
+	}
+	for r.follower.reached.Load() < end {
+		if !sleep(ctx, leasePause) {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// takeOver starts a stint, on the core loop.
+func (p *loop) takeOver(gen uint64) error {
+	r, f := p.r, p.r.follower
+	if f.need {
+		p.r.log.Error("cluster: taking over without the state of the owner before: calls in progress begin anew")
+	}
+	x, err := newReplicator(r, r.o.Cluster, gen)
+	if err != nil {
+		return err
+	}
+	x.state, x.turn = f.state, f.last.turn
+	first := turn{items: p.prepare(x)}
+	f.paused.Store(true)
+	r.begin(x)
+	p.standby, p.gen = false, gen
+	p.nth++
+	first.inputs = inputs{gen: gen, turn: p.nth}
+	first.state = p.appendState(nil)
+	if err := r.keeper.turns.push(r.stint.ctx, first); err != nil {
+		return fmt.Errorf("taking over: %w", err)
+	}
+	p.takeLinks(f)
+	r.log.Info("cluster: this node owns the links", "generation", gen, "turn", p.nth, "unsure_items", len(first.items))
+	return nil
+}
+
+// prepare sets every sink to where it is to go on, and returns the items of which it is unsure whether the owner before
+// delivered them.
+func (p *loop) prepare(x *replicator) (items []core.Item) {
+	f := p.r.follower
+	last := p.r.o.Journal.Stats().Last
+	for _, u := range f.unsure {
+		items = append(items, u.items...)
+	}
+	f.unsure = nil
+	resume := last
+	if !f.own {
+		x.lag.skip(last)
+	}
+	if len(items) > 0 {
+		resume = last + 2 // the first turn's records
+	}
+	for _, w := range p.r.sinks {
+		if !f.own {
+			w.lag.skip(last)
+		}
+		w.reset(resume)
+	}
+	return items
+}
+
+// skip leaves out what is in the journal up to seq: another node has delivered it.
+func (g *lag) skip(seq uint64) {
+	g.cursor.Advance(seq)
+	g.tail, g.next, g.behind = seq, seq+1, false
+}
+
+// reset makes a writer ready for another stint: it begins to read from the journal behind its cursor.
+func (w *writer) reset(resume uint64) {
+	g := w.lag
+	w.q.clear()
+	w.pending, w.resumed = nil, false
+	w.full.Store(false)
+	w.tel.Depth.Store(0)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.resume, g.tail = resume, g.j.Stats().Last
+	g.behind, g.next = true, g.cursor.Seq()+1
+}
+
+// begin starts the stages of a stint.
+func (r *Router) begin(x *replicator) {
+	ctx, cancel := context.WithCancel(r.hard)
+	s := &stint{ctx: ctx, cancel: cancel, x: x}
+	r.stint = s
+	if r.keeper != nil {
+		r.keeper.x = x
+		r.keeper.turns.clear()
+		r.keeper.runs.Go(func() { r.keeper.run(ctx) })
+	}
+	if x != nil {
+		s.stages.Go(func() { x.run(ctx) })
+	}
+	for _, w := range r.sinks {
+		s.stages.Go(func() { w.run(ctx) })
+	}
+}
+
+// takeLinks goes on with every link: from what this node has read of it and the owner before had not taken.
+func (p *loop) takeLinks(f *follower) {
+	now := p.clockTime(call.At(p.r.o.Now()))
+	for _, l := range p.r.links {
+		news := message{link: l, at: now - p.ahead}
+		switch {
+		case l.own != nil && l.state.up && l.own.ID == l.state.ref.Instance && f.alive.Sub(l.ownSince) > overlap:
+			if !l.named { // its frames cannot be told apart
+				news.kind, news.text = msgGap, "taken over from node "+f.last.node
+				p.handle(&news)
+			}
+		case l.own != nil:
+			news.kind, news.inst = msgUp, l.own
+			p.handle(&news)
+			l.restart()
+		case l.state.up:
+			news.kind, news.text = msgDown, "taken over from node "+f.last.node+"; this node's link is down"
+			p.handle(&news)
+		}
+	}
+	for l, d := range f.held.dropped {
+		p.step(&message{kind: msgNote, link: l, now: p.now, ahead: p.ahead, from: d.from, at: d.to,
+			text: fmt.Sprintf("standing by, %d events found no room and the owner had not taken them", d.n)})
+	}
+	for _, m := range f.held.take() {
+		p.handle(&m)
+		if len(p.items) >= 4*takeFrames {
+			p.flush(p.r.stint.ctx)
+		}
+	}
+	p.flush(p.r.stint.ctx)
+}
+
+// StandDown ends this node's ownership. When it is planned, what was taken is published first, as far as ctx lets it:
+// then nothing is left for the next owner to find out. When it was lost, what was not published is left to the next
+// owner, who has read the same.
+func (r *Router) StandDown(ctx context.Context, planned bool) error {
+	var s *stint
+	if err := r.do(context.WithoutCancel(ctx), func() { s = r.loop.pause() }); err != nil || s == nil {
+		return err
+	}
+	var err error
+	if planned {
+		err = r.finishStint(ctx, s)
+	}
+	s.cancel()
+	r.keeper.runs.Wait()
+	s.stages.Wait()
+	return r.do(context.WithoutCancel(ctx), func() { r.loop.standDown(s, planned && err == nil) })
+}
+
+// pause holds back what comes from the links, and returns the stint that is to end.
+func (p *loop) pause() *stint {
+	if p.standby {
+		return nil
+	}
+	p.flush(p.r.stint.ctx)
+	p.standby = true
+	return p.r.stint
+}
+
+// finishStint waits until everything that was taken is published.
+func (r *Router) finishStint(ctx context.Context, s *stint) error {
+	for !r.published(s) {
+		if s.x.fenced.Load() || !sleep(ctx, leasePause) {
+			return fmt.Errorf("handing over: not everything that was taken is published: %w", context.Cause(ctx))
+		}
+	}
+	s.x.q.close()
+	for !s.x.finished.Load() {
+		if !sleep(ctx, leasePause) {
+			return fmt.Errorf("handing over: the last word is not in the log: %w", context.Cause(ctx))
+		}
+	}
+	return nil
+}
+
+func (r *Router) published(s *stint) bool {
+	last := r.o.Journal.Stats().Last
+	if r.keeper.turns.len() > 0 || r.keeper.keeping.Load() || s.x.lag.cursor.Seq() < last {
+		return false
+	}
+	for _, w := range r.sinks {
+		if w.lag.cursor.Seq() < last {
+			return false
+		}
+	}
+	return true
+}
+
+// standDown makes the loop a standby's. clean says that its state is the log's.
+func (p *loop) standDown(s *stint, clean bool) {
+	f := p.r.follower
+	p.inputs, p.items = nil, nil
+	f.own, f.need = false, !clean
+	f.state = max(f.state, s.x.state)
+	f.heard, f.alive, f.last.node = time.Now(), time.Time{}, ""
+	f.paused.Store(false)
+	f.next.Store(max(s.x.next.Load(), f.next.Load()))
+	if !clean {
+		signal(f.rejoin)
+	}
+	signal(f.resume)
+	p.r.log.Info("cluster: standing by", "turn", p.nth, "clean", clean)
+}

@@ -1,0 +1,349 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/core/call"
+)
+
+const (
+	tailEntries = 256             // how far back the join looks for the latest checkpoint's place
+	staleRead   = 2 * time.Second // after which what was read of the log says nothing of now
+)
+
+// follower reads the cluster's log for a standby: it brings the core loop to the owner's state and keeps it there.
+type follower struct {
+	r *Router
+	c *Cluster
+
+	entries chan []core.LogEntry
+	rejoin  chan struct{} // the loop's state is of no use: read from a checkpoint
+	paused  atomic.Bool   // this node is the owner
+	resume  chan struct{} // it is not any more
+	next    atomic.Int64  // offset to read
+	once    sync.Once
+	joined  chan struct{} // closed when the owner's state was reached for the first time
+	reached atomic.Int64  // offset up to which the loop has taken all
+	live    atomic.Int64  // unix nanoseconds when the log was last read to its end
+
+	// Of the core loop.
+	need    bool      // the state is not the log's
+	own     bool      // the local journal goes on where the log ends
+	pieces  []byte    // of a checkpoint being read
+	piece   uint64    // the next
+	at      int64     // offset where it begins
+	state   int64     // offset of the latest checkpoint, -1: none
+	last    entry     // the latest turn or sign of life, without its data
+	heard   time.Time // when it came
+	alive   time.Time // when the latest came that the owner had written just then
+	unsure  []unsure  // turns that were followed and may not have been delivered
+	held    *held
+	doubted time.Time // when the owner was last said to hang
+}
+
+func newFollower(r *Router, c *Cluster) *follower {
+	return &follower{r: r, c: c, entries: make(chan []core.LogEntry), rejoin: make(chan struct{}, 1), resume: make(chan struct{}, 1),
+		joined: make(chan struct{}), state: -1, held: newHeld(), heard: time.Now()}
+}
+
+// run reads the log until ctx ends, but for the times in which this node owns the links.
+func (f *follower) run(ctx context.Context) {
+	f.join(ctx)
+	for ctx.Err() == nil {
+		select {
+		case <-f.rejoin:
+			f.join(ctx)
+		default:
+		}
+		if !f.paused.Load() {
+			f.read(ctx)
+			continue
+		}
+		select {
+		case <-f.resume:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// read reads what follows and hands it to the core loop.
+func (f *follower) read(ctx context.Context) {
+	next := f.next.Load()
+	entries, end, err := f.c.Log.Read(ctx, next)
+	if err != nil {
+		f.trouble(ctx, err)
+		return
+	}
+	to := end // there are no entries up to there
+	if n := len(entries); n > 0 {
+		to = entries[n-1].Offset + 1
+		if !f.give(ctx, entries) {
+			return
+		}
+	}
+	if !f.next.CompareAndSwap(next, max(next, to)) {
+		return // another stint has moved it
+	}
+	f.reached.Store(max(next, to))
+	if to >= end {
+		f.live.Store(time.Now().UnixNano())
+		f.once.Do(func() { close(f.joined) })
+	}
+}
+
+func (f *follower) trouble(ctx context.Context, err error) {
+	if ctx.Err() == nil {
+		f.r.log.Warn("cluster: reading the log: trying again", "error", err)
+		sleep(ctx, f.r.o.SinkBackoff.Min)
+	}
+}
+
+// give hands entries to the core loop, unless this node becomes the owner meanwhile.
+func (f *follower) give(ctx context.Context, entries []core.LogEntry) bool {
+	select {
+	case f.entries <- entries:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// join finds where to begin: at the latest checkpoint, or at the log's end where the local journal goes on from there.
+func (f *follower) join(ctx context.Context) {
+	for ctx.Err() == nil {
+		next, err := f.tryJoin(ctx)
+		if err == nil {
+			f.next.Store(next)
+			return
+		}
+		f.trouble(ctx, err)
+	}
+}
+
+func (f *follower) tryJoin(ctx context.Context) (next int64, err error) {
+	end, err := f.c.Log.End(ctx)
+	if err != nil {
+		return 0, err
+	}
+	last, err := f.tail(ctx, end)
+	if err != nil {
+		return 0, err
+	}
+	err = f.r.do(ctx, func() { next = f.begin(last, end) })
+	return next, err
+}
+
+// tail returns the last entry before end that says where the latest checkpoint is; nil when there is none.
+func (f *follower) tail(ctx context.Context, end int64) (last *entry, err error) {
+	for from := max(0, end-tailEntries); ; {
+		entries, now, err := f.c.Log.Read(ctx, from)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			got, err := readEntry(e.Data)
+			if err != nil {
+				return nil, err
+			}
+			if got.kind != entryState {
+				last = &got
+			}
+			from = e.Offset + 1
+		}
+		if len(entries) == 0 || from >= now {
+			return last, nil
+		}
+	}
+}
+
+// begin decides, on the core loop, what the state rests on.
+func (f *follower) begin(last *entry, end int64) (next int64) {
+	p := f.r.loop
+	f.pieces, f.unsure = nil, nil
+	switch {
+	case last == nil:
+		f.own, f.need = true, false
+		return 0
+	case last.node == f.c.Node && last.gen == p.gen && last.turn <= p.nth:
+		f.own, f.need, f.state = true, false, last.state
+		return end
+	case last.state >= 0:
+		f.own, f.need = false, true
+		return last.state
+	}
+	f.own, f.need = false, true
+	return 0
+}
+
+func (f *follower) isJoined() bool {
+	select {
+	case <-f.joined:
+		return true
+	default:
+		return false
+	}
+}
+
+// follow takes entries of the log, on the core loop of a standby.
+func (p *loop) follow(entries []core.LogEntry) {
+	f := p.r.follower
+	for _, raw := range entries {
+		e, err := readEntry(raw.Data)
+		if err != nil {
+			p.r.log.Error("cluster: an entry of the log cannot be read", "offset", raw.Offset, "error", err)
+			continue
+		}
+		p.followOne(f, &e, raw.Offset)
+	}
+	p.active.Store(int64(p.tracker.Active()))
+}
+
+func (p *loop) followOne(f *follower, e *entry, offset int64) {
+	if e.kind == entryState {
+		p.followState(f, e, offset)
+		return
+	}
+	f.heard = time.Now()
+	if f.isJoined() {
+		f.alive = f.heard
+	}
+	if e.kind == entryTurn {
+		p.followTurn(f, e)
+	}
+	f.state = max(f.state, e.state)
+	for len(f.unsure) > 0 && f.unsure[0].turn <= e.delivered {
+		f.unsure = f.unsure[1:]
+	}
+	e.data = nil
+	f.last = *e
+}
+
+// followTurn applies what the owner took.
+func (p *loop) followTurn(f *follower, e *entry) {
+	in, err := readInputs(e.data, p.linkOf)
+	if err != nil {
+		p.r.log.Error("cluster: a turn of the log cannot be read: starting from a checkpoint", "error", err)
+		p.lose(f)
+		return
+	}
+	for i := range in.msgs {
+		m := &in.msgs[i]
+		if m.kind == msgFrame && m.id != 0 {
+			m.link.named = true
+			f.held.told(m, m.now)
+		}
+		if m.kind == msgUp {
+			f.held.before(m.link, m.at)
+		}
+	}
+	if f.need || in.turn <= p.nth && !f.own {
+		return
+	}
+	if in.turn != p.nth+1 {
+		if !f.own {
+			p.r.log.Warn("cluster: the log goes on with another turn than expected: starting from a checkpoint", "turn", in.turn, "expected", p.nth+1)
+		}
+		p.lose(f)
+		return
+	}
+	f.own = false
+	p.repeat(&in)
+	f.unsure = append(f.unsure, unsure{in.turn, p.items})
+	p.items = nil
+}
+
+// repeat applies a turn that was taken before or elsewhere. What comes of it is left in items.
+func (p *loop) repeat(in *inputs) {
+	p.mute = true
+	defer func() { p.mute = false }()
+	p.nth, p.gen = in.turn, in.gen
+	for i := range in.msgs {
+		p.step(&in.msgs[i])
+	}
+}
+
+// lose has the follower bring a state again.
+func (p *loop) lose(f *follower) {
+	f.need, f.own = true, false
+	signal(f.rejoin)
+}
+
+// followState collects a checkpoint, and takes it over when the state is not what it should be.
+func (p *loop) followState(f *follower, e *entry, offset int64) {
+	if e.piece == 0 {
+		f.pieces, f.piece, f.at = nil, 0, offset
+	}
+	if e.piece != f.piece {
+		return
+	}
+	f.pieces = append(f.pieces, e.data...)
+	if f.piece++; f.piece < e.pieces {
+		return
+	}
+	raw := f.pieces
+	f.pieces, f.state = nil, f.at
+	if f.need {
+		if err := p.adopt(f, raw); err != nil {
+			p.r.log.Error("cluster: a checkpoint of the log cannot be used", "error", err)
+		}
+	}
+}
+
+func (p *loop) adopt(f *follower, raw []byte) error {
+	var s savedTurns
+	pack := new(call.Pack)
+	pack.Read(raw)
+	s.pack(pack)
+	if err := pack.Done(); err != nil {
+		return fmt.Errorf("reading a checkpoint of the cluster, %d bytes: %w", len(raw), err)
+	}
+	if err := p.restoreState(s.state); err != nil {
+		return err
+	}
+	p.gen, f.unsure, f.need = s.gen, s.turns, false
+	p.r.log.Info("cluster: the owner's state is here", "turn", p.nth, "active_calls", p.tracker.Active())
+	return nil
+}
+
+// hold takes a message of this node's own links while another node owns them.
+func (p *loop) hold(m *message) {
+	l := m.link
+	switch m.kind {
+	case msgFrame:
+		if m.id != 0 {
+			l.named = true
+			p.r.follower.held.hold(m)
+		}
+	case msgUp:
+		l.own, l.ownSince = m.inst, time.Now()
+		l.tel.Up.Store(true)
+		l.stats.came(m.inst, m.at)
+		p.r.log.Info("link up, standing by", "link", l.id, "version", m.inst.Version)
+	case msgDown:
+		l.own = nil
+		l.tel.Up.Store(false)
+		l.stats.failed(m.text, m.at)
+	}
+}
+
+// doubt looks whether the owner hangs: the log is read to its end, and what came here long ago is not in it, or not even
+// a sign of life.
+func (p *loop) doubt() {
+	f, now := p.r.follower, time.Now()
+	if f.last.node == "" || now.Sub(time.Unix(0, f.live.Load())) > staleRead || now.Sub(f.doubted) < f.c.HungAfter {
+		return
+	}
+	switch old := f.held.oldest(); {
+	case old != nil && now.Sub(old.since) > f.c.HungAfter:
+		f.doubted = now
+		f.c.Hung(fmt.Sprintf("an event of link %s came here %s ago and is not in the log", old.link.id, now.Sub(old.since).Round(time.Millisecond)))
+	case now.Sub(f.heard) > f.c.HungAfter+time.Second:
+		f.doubted = now
+		f.c.Hung(fmt.Sprintf("no sign of life of node %s for %s", f.last.node, now.Sub(f.heard).Round(time.Millisecond)))
+	}
+}

@@ -1,0 +1,99 @@
+package router
+
+import (
+	"fmt"
+
+	"github.com/ctigate/ctigate/core/call"
+	"github.com/ctigate/ctigate/core/codec"
+)
+
+// inputs is what the core loop took in one turn.
+type inputs struct {
+	gen  uint64 // the generation of the cluster in which this node owned the links; 0 without a cluster
+	turn uint64 // counted from 1 without holes, on whichever node
+	msgs []message
+}
+
+const (
+	inputsName    = "T"
+	inputsVersion = 1
+)
+
+// append encodes in. Native bytes are kept only where items are made of them.
+func (in *inputs) append(p *call.Pack, dst []byte) []byte {
+	p.Write(dst)
+	in.pack(p, nil)
+	return p.Bytes()
+}
+
+// readInputs decodes a turn. of finds a link by its id; what links that are not there any more said is left out.
+func readInputs(b []byte, of func(id string) *link) (in inputs, err error) {
+	p := new(call.Pack)
+	p.Read(b)
+	in.pack(p, of)
+	if err := p.Done(); err != nil {
+		return inputs{}, fmt.Errorf("reading the inputs of a turn, %d bytes: %w", len(b), err)
+	}
+	known := in.msgs[:0]
+	for _, m := range in.msgs {
+		if m.link != nil || m.kind == msgTick {
+			known = append(known, m)
+		}
+	}
+	in.msgs = known
+	return in, nil
+}
+
+func (in *inputs) pack(p *call.Pack, of func(id string) *link) {
+	p.Format(inputsName, inputsVersion)
+	p.Uint(&in.gen)
+	p.Uint(&in.turn)
+	call.PackList(p, &in.msgs, func(p *call.Pack, m *message) { m.pack(p, of) })
+}
+
+func (m *message) pack(p *call.Pack, of func(id string) *link) {
+	kind, id := uint64(m.kind), ""
+	if m.link != nil {
+		id = m.link.id
+	}
+	p.Uint(&kind)
+	p.Word(&id)
+	if p.Reading() {
+		m.kind = msgKind(min(kind, uint64(msgNote)))
+		m.link = of(id)
+	}
+	for _, t := range [...]*call.Time{&m.at, &m.now, &m.ahead, &m.from} {
+		p.Time(t)
+	}
+	p.Word(&m.text)
+	switch m.kind {
+	case msgFrame, msgDead:
+		m.packFrame(p)
+	case msgUp, msgMissing:
+		need(p, &m.inst)
+		codec.PackInstance(p, m.inst)
+	case msgClock:
+		need(p, &m.clock)
+		codec.PackClockSample(p, m.clock)
+	}
+}
+
+func (m *message) packFrame(p *call.Pack) {
+	p.Uint(&m.id)
+	raw := m.raw
+	if !p.Reading() && m.kind != msgDead && !m.link.raw {
+		raw = nil
+	}
+	p.Data(&raw)
+	if p.Reading() {
+		m.raw = raw
+	}
+	call.PackList(p, &m.obs, (*call.Pack).Observation)
+}
+
+// need makes room for what is about to be read.
+func need[T any](p *call.Pack, v **T) {
+	if p.Reading() {
+		*v = new(T)
+	}
+}

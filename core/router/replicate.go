@@ -1,0 +1,418 @@
+package router
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/core/call"
+	"github.com/ctigate/ctigate/core/codec"
+	"github.com/ctigate/ctigate/core/journal"
+)
+
+// Entries of the cluster's log.
+const (
+	entryTurn  = iota // a turn's inputs
+	entryAlive        // the owner has nothing to say
+	entryState        // a piece of a checkpoint
+)
+
+const (
+	entryName    = "C"
+	entryVersion = 1
+
+	aliveEvery    = 300 * time.Millisecond
+	leasePause    = 5 * time.Millisecond
+	statePiece    = 512 << 10 // bytes of a checkpoint in one entry
+	stateItems    = 50_000    // a checkpoint waits until no more items than this are on their way
+	replicaTurns  = 4096
+	replicaBytes  = 64 << 20
+	cursorCluster = "cluster.log" // no sink has a name like this
+)
+
+// entry is one of the cluster's log.
+type entry struct {
+	kind      uint64
+	gen       uint64 // of the owner
+	node      string
+	turn      uint64 // of the owner, the latest that the log has with this entry
+	delivered uint64 // the latest turn of which every sink has accepted all
+	state     int64  // where the latest checkpoint begins in the log; -1: there is none
+	piece     uint64 // of a checkpoint, from 0
+	pieces    uint64
+	data      []byte
+}
+
+func (e *entry) pack(p *call.Pack) {
+	p.Format(entryName, entryVersion)
+	p.Uint(&e.kind)
+	p.Uint(&e.gen)
+	p.Word(&e.node)
+	p.Uint(&e.turn)
+	p.Uint(&e.delivered)
+	p.Int(&e.state)
+	p.Uint(&e.piece)
+	p.Uint(&e.pieces)
+	p.Data(&e.data)
+}
+
+func (e *entry) bytes() []byte {
+	p := new(call.Pack)
+	p.Write(nil)
+	e.pack(p)
+	return p.Bytes()
+}
+
+func readEntry(b []byte) (e entry, err error) {
+	p := new(call.Pack)
+	p.Read(b)
+	e.pack(p)
+	if err := p.Done(); err != nil {
+		return entry{}, fmt.Errorf("reading an entry of the cluster's log, %d bytes: %w", len(b), err)
+	}
+	return e, nil
+}
+
+// replica is a turn on its way to the log.
+type replica struct {
+	turn  uint64
+	data  []byte // its inputs
+	items []core.Item
+	state []byte
+	seq   uint64 // its last record
+}
+
+func (t *replica) size() int {
+	n := 128 + len(t.data) + len(t.state)
+	for i := range t.items {
+		n += itemSize(&t.items[i])
+	}
+	return n
+}
+
+// replicator is the stage of a cluster's owner between the journal and the sinks: what was taken is in the cluster's log
+// before any sink is given what was made of it, so that another node can come to the same.
+type replicator struct {
+	r        *Router
+	c        *Cluster
+	lag      *lag
+	q        *queue[replica]
+	gen      uint64
+	fenced   atomic.Bool
+	finished atomic.Bool  // the last word is in the log
+	next     atomic.Int64 // offset behind the latest entry of this stint
+
+	// Of run.
+	turn    uint64 // the latest in the log
+	state   int64  // offset of the latest checkpoint
+	sent    time.Time
+	window  []replica // turns in the log of which not all is delivered, as far as that is known; without data
+	items   int       // in window
+	pending []byte    // a checkpoint that waits until window is small
+}
+
+func newReplicator(r *Router, c *Cluster, gen uint64) (*replicator, error) {
+	g, err := newLag(r.o.Journal, cursorCluster)
+	if err != nil {
+		return nil, err
+	}
+	return &replicator{r: r, c: c, lag: g, gen: gen, state: -1, q: newQueue(replicaTurns, replicaBytes, (*replica).size)}, nil
+}
+
+// feed queues a turn whose last record is seq, or has it read from the journal when there is no room.
+func (x *replicator) feed(t *turn, data []byte, seq uint64) {
+	g := x.lag
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.tail = seq
+	if !g.behind && !x.q.offerAll([]replica{{turn: t.inputs.turn, data: bytes.Clone(data), items: t.items, state: t.state, seq: seq}}) {
+		g.behind, g.next = true, seq
+		if len(t.items) > 0 {
+			g.next-- // the inputs are the record before
+		}
+	}
+	signal(x.q.readable)
+}
+
+// run publishes turns until ctx ends.
+func (x *replicator) run(ctx context.Context) {
+	alive := time.NewTicker(aliveEvery)
+	defer alive.Stop()
+	for ctx.Err() == nil {
+		batch, open := x.q.take(nil, takeFrames, takeBytes)
+		switch {
+		case len(batch) > 0:
+			x.publish(ctx, batch)
+			continue
+		case x.lag.isBehind():
+			x.catchUp(ctx)
+			continue
+		case !open:
+			_, ok := x.append(ctx, []entry{{kind: entryAlive}})
+			x.finished.Store(ok)
+			return
+		}
+		x.checkpoint(ctx)
+		select {
+		case <-x.q.readable:
+		case <-alive.C:
+			if time.Since(x.sent) >= aliveEvery {
+				x.append(ctx, []entry{{kind: entryAlive}})
+			}
+		case <-ctx.Done():
+		}
+	}
+}
+
+// publish appends the inputs of batch to the log and then gives the sinks what was made of them.
+func (x *replicator) publish(ctx context.Context, batch []replica) {
+	entries := make([]entry, len(batch))
+	for i := range batch {
+		entries[i] = entry{kind: entryTurn, turn: batch[i].turn, data: batch[i].data}
+	}
+	if _, ok := x.append(ctx, entries); !ok {
+		return
+	}
+	for i := range batch {
+		x.passOn(&batch[i], func(w *writer) { w.feed(batch[i].items, batch[i].seq) })
+	}
+	x.checkpoint(ctx)
+}
+
+// passOn lets every sink have a turn that is in the log.
+func (x *replicator) passOn(t *replica, give func(*writer)) {
+	for _, w := range x.r.sinks {
+		give(w)
+	}
+	x.lag.cursor.Advance(t.seq)
+	if t.state != nil {
+		x.pending = t.state
+	}
+	t.data, t.state = nil, nil
+	x.window = append(x.window, *t)
+	x.items += len(t.items)
+}
+
+// append writes entries to the log, for as long as it takes, while this node's lease runs. It reports false when ctx has
+// ended or another owner has shut us out.
+func (x *replicator) append(ctx context.Context, entries []entry) (first int64, ok bool) {
+	raw := make([][]byte, len(entries))
+	for failures := 0; ; failures++ {
+		if !x.c.wait(ctx) {
+			return 0, false
+		}
+		delivered := x.delivered()
+		for i := range entries {
+			e := &entries[i]
+			if e.turn != 0 {
+				x.turn = e.turn
+			}
+			e.gen, e.node, e.turn, e.delivered = x.gen, x.c.Node, x.turn, delivered
+			if e.kind != entryState {
+				e.state = x.state
+			}
+			raw[i] = e.bytes()
+		}
+		first, err := x.c.Log.Append(ctx, raw)
+		if err == nil {
+			x.sent = time.Now()
+			x.next.Store(first + int64(len(entries)))
+			return first, true
+		}
+		if ctx.Err() != nil {
+			return 0, false
+		}
+		if errors.Is(err, core.ErrFenced) {
+			x.fenced.Store(true)
+			x.r.log.Error("cluster: another node has taken over; publishing nothing more", "error", err)
+			<-ctx.Done()
+			return 0, false
+		}
+		x.r.log.Warn("cluster: writing to the log: trying again", "error", err)
+		if !sleep(ctx, x.r.o.SinkBackoff.pause(failures, x.r.o.Rand())) {
+			return 0, false
+		}
+	}
+}
+
+// delivered is the latest turn of which every sink has accepted everything.
+func (x *replicator) delivered() uint64 {
+	low := x.lag.cursor.Seq()
+	for _, w := range x.r.sinks {
+		low = min(low, w.lag.cursor.Seq())
+	}
+	for len(x.window) > 0 && x.window[0].seq <= low {
+		x.items -= len(x.window[0].items)
+		x.window = x.window[1:]
+	}
+	if len(x.window) == 0 {
+		return x.turn
+	}
+	return x.window[0].turn - 1
+}
+
+// checkpoint writes a checkpoint that waits, with the items that are on their way, for who joins has not made them.
+func (x *replicator) checkpoint(ctx context.Context) {
+	if x.pending == nil {
+		return
+	}
+	x.delivered()
+	if x.items > stateItems {
+		return
+	}
+	state := savedTurns{state: x.pending, gen: x.gen}
+	x.pending = nil
+	for _, t := range x.window {
+		state.turns = append(state.turns, unsure{t.turn, t.items})
+	}
+	entries := pieces(state.bytes())
+	if first, ok := x.append(ctx, entries); ok {
+		x.state = first
+	}
+}
+
+// pieces cuts a checkpoint into entries.
+func pieces(b []byte) (out []entry) {
+	n := uint64((len(b) + statePiece - 1) / statePiece)
+	for i := uint64(0); i < n; i++ {
+		out = append(out, entry{kind: entryState, piece: i, pieces: n, data: b[i*statePiece : min(int(i+1)*statePiece, len(b))]})
+	}
+	return out
+}
+
+// catchUp publishes from the journal what the queue had no room for.
+func (x *replicator) catchUp(ctx context.Context) {
+	rd, err := x.lag.j.Read(x.lag.next)
+	if err != nil {
+		x.r.log.Error("cluster: reading the journal", "error", err)
+		sleep(ctx, x.r.o.SinkBackoff.Max)
+		return
+	}
+	defer rd.Close()
+	next := x.lag.next
+	for ctx.Err() == nil {
+		batch, err := x.read(rd, &next)
+		if err != nil {
+			x.r.log.Error("cluster: reading the journal", "error", err)
+			return
+		}
+		if len(batch) > 0 {
+			x.publishRead(ctx, batch)
+		}
+		if ctx.Err() == nil && x.lag.caughtUp(next) {
+			return
+		}
+	}
+}
+
+// publishRead appends turns that were read from the journal. The sinks read from there what was made of them.
+func (x *replicator) publishRead(ctx context.Context, batch []replica) {
+	entries := make([]entry, len(batch))
+	for i := range batch {
+		entries[i] = entry{kind: entryTurn, turn: batch[i].turn, data: batch[i].data}
+	}
+	if _, ok := x.append(ctx, entries); !ok {
+		return
+	}
+	for i := range batch {
+		x.passOn(&batch[i], func(w *writer) { w.readTo(batch[i].seq) })
+	}
+}
+
+// read takes turns from the journal up to its tail, some at a time. A turn's last record is that of its items.
+func (x *replicator) read(rd *journal.Reader, next *uint64) (batch []replica, err error) {
+	for tail := x.lag.upTo(); *next <= tail && len(batch) < takeFrames; {
+		rec, err := rd.Next()
+		var damage *journal.DamageError
+		var gone *journal.GoneError
+		switch {
+		case errors.As(err, &damage), errors.As(err, &gone):
+			x.r.log.Error("cluster: records of the journal cannot be published", "error", err)
+			*next = rd.Seq()
+			continue
+		case err == io.EOF:
+			*next = tail + 1
+			return batch, nil
+		case err != nil:
+			return batch, err
+		}
+		*next = rec.Seq + 1
+		if n := len(batch); rec.Kind == RecordItems && n > 0 && batch[n-1].seq == rec.Seq-1 {
+			batch[n-1].seq = rec.Seq
+			batch[n-1].items, _ = codec.ReadItems(rec.Data) // the sinks complain
+			continue
+		}
+		if rec.Kind == RecordInputs {
+			in, err := readInputs(rec.Data, func(string) *link { return nil })
+			if err != nil {
+				x.r.log.Error("cluster: a turn of the journal cannot be published", "record", rec.Seq, "error", err)
+				continue
+			}
+			batch = append(batch, replica{turn: in.turn, data: rec.Data, seq: rec.Seq})
+		}
+	}
+	return batch, nil
+}
+
+// readTo lets the sink read from the journal up to record seq.
+func (w *writer) readTo(seq uint64) {
+	g := w.lag
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.behind {
+		g.behind, g.next = true, g.tail+1
+	}
+	g.tail = seq
+	signal(w.q.readable)
+}
+
+// unsure is a turn's items that may or may not have been delivered.
+type unsure struct {
+	turn  uint64
+	items []core.Item
+}
+
+// savedTurns is a checkpoint in the cluster's log.
+type savedTurns struct {
+	state []byte // of the loop
+	gen   uint64
+	turns []unsure // before it, not delivered for sure
+}
+
+const (
+	savedName    = "S"
+	savedVersion = 1
+)
+
+func (s *savedTurns) pack(p *call.Pack) {
+	p.Format(savedName, savedVersion)
+	p.Uint(&s.gen)
+	p.Data(&s.state)
+	call.PackList(p, &s.turns, func(p *call.Pack, u *unsure) {
+		p.Uint(&u.turn)
+		var b []byte
+		if !p.Reading() {
+			b = codec.AppendItems(nil, u.items)
+		}
+		p.Data(&b)
+		if p.Reading() && !p.Failed() {
+			items, err := codec.ReadItems(b)
+			if err != nil {
+				p.Fail("%w", err)
+			}
+			u.items = items
+		}
+	})
+}
+
+func (s *savedTurns) bytes() []byte {
+	p := new(call.Pack)
+	p.Write(nil)
+	s.pack(p)
+	return p.Bytes()
+}
