@@ -85,7 +85,7 @@ func (j *Journal) begin(first uint64) error {
 }
 
 func (j *Journal) initialize(f File, s *segment) error {
-	if err := f.Truncate(0); err != nil {
+	if err := shorten(f, 0); err != nil {
 		return err
 	}
 	if _, err := f.WriteAt(segmentHeader(s.place), 0); err != nil {

@@ -137,8 +137,8 @@ func (j *Journal) recover() (Report, error) {
 	if found.failed != nil {
 		j.log.Error("the disk cannot read a part of the journal", "file", found.torn.File, "error", found.failed)
 	}
+	r.Damage = append(r.Damage, j.saveKey()...)
 	j.resume(found, &r)
-	j.saveKey()
 	r.First, r.Last = j.oldest(), j.readable
 	if r.First == 0 {
 		r.Last = 0
@@ -240,14 +240,20 @@ func (j *Journal) removeTemporary() {
 	}
 }
 
-// saveKey writes the key's file unless it is right. The segments have the key too, so failing does no harm.
-func (j *Journal) saveKey() {
-	if key, ok := readKey(j.fs, j.path(keyFile)); ok && key == j.key {
-		return
+// saveKey writes the key's file unless it is right, and tells whether it was damaged. The segments have the key too, so
+// failing does no harm.
+func (j *Journal) saveKey() (damage []Damage) {
+	key, ok, size := readKey(j.fs, j.path(keyFile))
+	if ok && key == j.key {
+		return nil
+	}
+	if size > 0 {
+		damage = append(damage, Damage{File: keyFile, Bytes: size})
 	}
 	if err := writeFile(j.fs, j.path(keyFile), []byte(keyText(j.key))); err != nil {
 		j.log.Warn("saving the journal's key", "error", err)
 	}
+	return damage
 }
 
 // Read returns a reader of the records from seq from on; 0 for the oldest.

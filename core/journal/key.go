@@ -19,15 +19,16 @@ func keyText(key [keySize]byte) string {
 	return fmt.Sprintf("%x %08x\n", key[:], crc32.Checksum(key[:], castagnoli))
 }
 
-func readKey(fs FS, path string) (key [keySize]byte, ok bool) {
+// readKey reads the key's file, and how long it is.
+func readKey(fs FS, path string) (key [keySize]byte, ok bool, size int64) {
 	b, err := readFile(fs, path, 1<<10)
 	if err != nil || len(b) < 2*keySize {
-		return key, false
+		return key, false, int64(len(b))
 	}
 	if _, err := hex.Decode(key[:], b[:2*keySize]); err != nil {
-		return key, false
+		return key, false, int64(len(b))
 	}
-	return key, keyText(key) == string(b)
+	return key, keyText(key) == string(b), int64(len(b))
 }
 
 // readFile reads a file of at most limit bytes.
@@ -55,8 +56,16 @@ func writeFile(fs FS, path string, b []byte) error {
 	if _, err := f.WriteAt(b, 0); err != nil {
 		return err
 	}
-	if err := f.Truncate(int64(len(b))); err != nil {
+	if err := shorten(f, int64(len(b))); err != nil {
 		return err
 	}
 	return f.Sync()
+}
+
+// shorten cuts a file that is longer than size.
+func shorten(f File, size int64) error {
+	if now, err := f.Size(); err != nil || now <= size {
+		return err
+	}
+	return f.Truncate(size)
 }

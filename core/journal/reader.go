@@ -126,6 +126,9 @@ func (r *Reader) vanished(s *segment) error {
 	}
 	from := r.next
 	r.next = s.last + 1
+	if r.tape.foreign {
+		return &GoneError{FirstSeq: from, LastSeq: s.last}
+	}
 	return &DamageError{Damage{File: s.name, FirstSeq: from, LastSeq: s.last}}
 }
 

@@ -29,6 +29,7 @@ type tape struct {
 	key      [keySize]byte
 	segments []*segment
 	readable uint64 // last seq that readers may have
+	foreign  bool   // another process may remove segments
 }
 
 // segment is one file of records. What changes is guarded by tape.mu.
@@ -167,7 +168,7 @@ func (t *tape) adoptKey(all []*segment) {
 		}
 	}
 	if !known {
-		t.key, known = readKey(t.fs, t.path(keyFile))
+		t.key, known, _ = readKey(t.fs, t.path(keyFile))
 	}
 	if !known {
 		t.key = newKey()
@@ -185,8 +186,9 @@ func (t *tape) adoptKey(all []*segment) {
 // read reads the records of s, whose seqs end before next, 0 for the last segment.
 func (t *tape) read(s *segment, next uint64, found *findings) error {
 	f, err := t.fs.OpenRead(t.path(s.name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // retention has taken it since
+	if errors.Is(err, fs.ErrNotExist) { // retention has taken it since, and all before it
+		t.segments, found.damage = nil, nil
+		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("opening the journal's segment %s: %w", t.path(s.name), err)
