@@ -69,7 +69,7 @@ func (j *Journal) filled(now call.Time) bool {
 
 // begin makes the segment whose first record will be first. Nothing has changed on an error.
 func (j *Journal) begin(first uint64) error {
-	s := &segment{place: place{key: j.key, first: first}, name: segmentName(first), last: first - 1, size: headerSize, file: headerSize}
+	s := &segment{place: newPlace(j.key, first), name: segmentName(first), last: first - 1, size: headerSize, file: headerSize}
 	f, err := j.fs.Open(j.path(s.name), true)
 	if err != nil {
 		return fmt.Errorf("making a segment of the journal: %w", spaced(err))

@@ -283,6 +283,18 @@ func (j *Journal) loadCursors() []Damage {
 	return damage
 }
 
+// reserveCursors makes both files where they are not there: a disk that is full later still takes what is written in place.
+func (j *Journal) reserveCursors() {
+	c := &j.cursors
+	for c.sizes[0] == 0 || c.sizes[1] == 0 {
+		c.dirty = true
+		if err := j.saveCursors(); err != nil {
+			j.log.Warn("saving the journal's cursors", "error", err)
+			return
+		}
+	}
+}
+
 func (c *cursors) stop() {
 	close(c.quit)
 	c.gone.Wait()

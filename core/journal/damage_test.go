@@ -43,10 +43,10 @@ func small(t testing.TB) *fakeFS {
 func (f *fakeFS) with(name string, b []byte) *fakeFS {
 	g := newFakeFS(2)
 	for n, node := range f.names {
-		g.names[n] = &inode{now: node.now, stable: node.now}
+		g.names[n] = &inode{now: node.now, stable: bytes.Clone(node.now)}
 	}
 	if name != "" {
-		g.names[name] = &inode{now: b, stable: b}
+		g.names[name] = &inode{now: b, stable: bytes.Clone(b)}
 	}
 	maps.Copy(g.stable, g.names)
 	return g
@@ -172,7 +172,7 @@ func TestARecordInARecordIsNotTaken(t *testing.T) {
 	j, _ := open(t, Options{Dir: "d", FS: f})
 	fill(t, j, 2)
 	seg := f.names[segmentName(1)]
-	guess := place{first: 1}
+	guess := newPlace([keySize]byte{}, 1)
 	evil := append(guess.appendFrame(nil, int64(len(seg.now))+frameSize, Record{Seq: 3, Kind: 9, Data: []byte("evil")}), seg.now[headerSize:]...)
 	if _, err := j.Append(Record{At: 3 * call.Second, Kind: 1, Data: evil}); err != nil {
 		t.Fatal(err)

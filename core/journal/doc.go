@@ -13,7 +13,8 @@
 //
 //	header   magic and version 8 "ctijrnl\x01", first seq 8, key 16, CRC-32C of these 4
 //	record   mark 4, length of the data 4, seq 8, at 8 (µs since 1970), kind 1, zero 3, CRC-32C of the data 4,
-//	         CRC-32C of key, first seq, offset in the file and the 32 bytes before 4; then the data
+//	         CRC-32C of the 32 bytes before, begun with (CRC-32C of key and first seq) XOR the offset in the file 4; then
+//	         the data
 //
 // The seqs in a segment follow each other by one. Since a record's checksum covers the key, which is random, and where
 // the record stands, bytes inside a record's data that look like a record are never taken for one: not even when the

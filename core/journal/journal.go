@@ -120,6 +120,7 @@ func Open(o Options) (*Journal, Report, error) {
 		lock.Close()
 		return nil, Report{}, err
 	}
+	j.reserveCursors()
 	j.cursors.gone.Go(j.saveLoop)
 	return j, report, nil
 }

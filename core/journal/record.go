@@ -34,15 +34,19 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 type place struct {
 	key   [keySize]byte
 	first uint64 // seq of the segment's first record
+	salt  uint32 // checksum of both
 }
 
-// sum is the checksum of a record's head at offset off.
+func newPlace(key [keySize]byte, first uint64) place {
+	p := place{key: key, first: first}
+	p.salt = crc32.Checksum(binary.LittleEndian.AppendUint64(key[:], first), castagnoli)
+	return p
+}
+
+// sum is the checksum of a record's head at offset off. The same head has another at every other offset: a CRC of equal
+// bytes is as different as what it starts from.
 func (p place) sum(off int64, head []byte) uint32 {
-	var salt [keySize + 16]byte
-	copy(salt[:], p.key[:])
-	binary.LittleEndian.PutUint64(salt[keySize:], p.first)
-	binary.LittleEndian.PutUint64(salt[keySize+8:], uint64(off))
-	return crc32.Update(crc32.Checksum(salt[:], castagnoli), castagnoli, head)
+	return crc32.Update(p.salt^uint32(off)^uint32(off>>32), castagnoli, head)
 }
 
 // seal sets the checksum of the head that frame begins with, for offset off.
@@ -108,7 +112,5 @@ func parseSegmentHeader(b []byte) (p place, ok bool) {
 		binary.LittleEndian.Uint32(b[32:]) != crc32.Checksum(b[:32], castagnoli) {
 		return place{}, false
 	}
-	p.first = binary.LittleEndian.Uint64(b[8:])
-	copy(p.key[:], b[16:])
-	return p, true
+	return newPlace([keySize]byte(b[16:32]), binary.LittleEndian.Uint64(b[8:])), true
 }

@@ -154,7 +154,7 @@ func (t *tape) header(name string, first uint64) (*segment, error) {
 	_ = readAll(f, b, 0)
 	p, ok := parseSegmentHeader(b)
 	if !ok || p.first != first {
-		p, ok = place{first: first}, false
+		p, ok = newPlace(t.key, first), false
 	}
 	return &segment{place: p, name: name, broken: !ok}, nil
 }
@@ -175,10 +175,11 @@ func (t *tape) adoptKey(all []*segment) {
 	}
 	for i, s := range all {
 		if s.broken {
-			s.key = t.key
+			key := t.key
 			if i > 0 && !all[i-1].broken {
-				s.key = all[i-1].key
+				key = all[i-1].key
 			}
+			s.place = newPlace(key, s.first)
 		}
 	}
 }
