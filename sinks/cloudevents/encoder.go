@@ -42,6 +42,13 @@ func (e *Encoder) encodedCall(c *call.Call) []byte {
 	return e.callJSON
 }
 
+// ID is the item's CloudEvents id: the same for the same item on every run, and no two items on one topic share one. Native
+// bytes, which have no id of their own, get a digest of the stream, the switch, the time of receipt and the bytes.
+func (e *Encoder) ID(it *core.Item) (string, error) {
+	a, err := e.attributesOf(it)
+	return a.id, err
+}
+
 // AppendData appends the item's data alone: the event as JSON, the call's row on the records and calls streams, the
 // native bytes of a dead letter, nothing for a tombstone.
 func (e *Encoder) AppendData(dst []byte, it *core.Item) ([]byte, error) {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,6 +33,11 @@ type Config struct {
 	DialTimeout    time.Duration `yaml:"dial_timeout"`    // connect, TLS and SASL together; default 10s
 	RequestTimeout time.Duration `yaml:"request_timeout"` // one request and its answer; default 10s
 	WriteTimeout   time.Duration `yaml:"write_timeout"`   // one Write with all its retries; default 30s
+
+	// Set by a host that may have to take over from another, not from a file. With a TransactionalID the sink writes
+	// nothing before Fence, and nothing after another sink with the same one has been fenced in; see Sink.Fence.
+	TransactionalID string   `yaml:"-"`
+	FenceTopics     []string `yaml:"-"` // topics besides the sink's own that Fence closes to an earlier writer
 }
 
 // TLS of the connections to brokers. Files are read at each connection, so renewed certificates are picked up.
@@ -125,7 +129,7 @@ func (c *Config) validateTopics(add func(string, string, ...any)) {
 	for stream, d := range c.Retention {
 		field := "retention." + string(stream)
 		switch {
-		case !slices.Contains(streams, stream) && stream != core.StreamRaw:
+		case !delivers(stream):
 			add(field, "no such stream: use %s or raw", joinStreams())
 		case stream == core.StreamCalls:
 			add(field, "the calls topic is compacted and has no retention")

@@ -40,6 +40,7 @@ type queue struct {
 	tried  bool  // the packed batch was sent before
 	doubt  bool  // it may have been applied although no acknowledgement came
 	err    error // the last answer
+	first  int64 // the offset of the packed batch's first record, once it is accepted
 }
 
 // delivery is one Write.
@@ -72,7 +73,7 @@ func (d *delivery) enqueue(ctx context.Context) {
 // add encodes one item, which stands for the item'th of the batch, and queues it, or fails it.
 func (d *delivery) add(ctx context.Context, item int, it *core.Item) {
 	s := d.s
-	if !slices.Contains(streams, it.Stream) && it.Stream != core.StreamRaw {
+	if !delivers(it.Stream) {
 		d.reject(item, fmt.Errorf("no topic for stream %q", it.Stream))
 		return
 	}
@@ -84,6 +85,10 @@ func (d *delivery) add(ctx context.Context, item int, it *core.Item) {
 			return
 		}
 		info = s.cl.topics[to.name]
+	}
+	if err := s.enlist(ctx, to.name, len(info.leaders)); err != nil {
+		d.fail(item, err)
+		return
 	}
 	value, headers, err := d.encode(it)
 	if err != nil {
@@ -120,18 +125,22 @@ func (d *delivery) queue(to target) *queue {
 // timestamp is when the gateway received what the record tells of: the switch's clock may be anywhere. It is never
 // ahead of now, for brokers refuse what is.
 func timestamp(it *core.Item) int64 {
-	var t call.Time
+	now := time.Now().UnixMilli()
+	if t := received(it); t != 0 {
+		return min(t, now)
+	}
+	return now
+}
+
+// received is when the gateway received what the item tells of, in Unix milliseconds; 0 if that is not known.
+func received(it *core.Item) int64 {
 	switch {
 	case it.Event != nil:
-		t = it.Event.Time.Received
+		return int64(it.Event.Time.Received / call.Millisecond)
 	case it.Dead != nil:
-		t = it.Dead.Received
+		return int64(it.Dead.Received / call.Millisecond)
 	}
-	now := time.Now().UnixMilli()
-	if t == 0 {
-		return now
-	}
-	return min(int64(t/call.Millisecond), now)
+	return 0
 }
 
 // run produces until all is acknowledged, failed, or ctx ends.
@@ -139,6 +148,10 @@ func (d *delivery) run(ctx context.Context) {
 	wait := newBackoff()
 	for len(d.queues) > 0 && ctx.Err() == nil {
 		progress := d.round(ctx)
+		if out := d.s.who.refuses(); out != nil {
+			d.shutOut(out)
+			return
+		}
 		if d.trouble == nil {
 			wait = newBackoff()
 			continue
@@ -265,31 +278,37 @@ func (d *delivery) sorted() []*queue {
 	return qs
 }
 
-// produce sends one broker its batches and leaves the answers in the queues, which are nobody else's meanwhile.
+// produce sends one broker its batches.
 func (d *delivery) produce(ctx context.Context, broker int32, qs []*queue) {
 	for _, q := range qs {
-		q.err = errNoAnswer
 		if q.tried {
 			d.s.counts.retried.Add(1)
 		}
 		q.tried = true
 	}
-	m, err := d.s.cl.askBroker(ctx, broker, d.s.request(qs))
+	d.s.cl.produce(ctx, broker, qs)
+}
+
+// produce sends one broker the packed batches of partitions it leads and leaves the answers in the queues, which are
+// nobody else's meanwhile.
+func (cl *cluster) produce(ctx context.Context, broker int32, qs []*queue) {
+	m, err := cl.askBroker(ctx, broker, cl.cfg.produceRequest(qs))
 	if err != nil {
 		for _, q := range qs {
 			q.err = err
 		}
 		return
 	}
-	answers := make(map[target]error)
+	answers := make(map[target]produce.ResponsePartition)
 	for _, t := range m.(*produce.Response).Topics {
 		for _, p := range t.Partitions {
-			answers[target{t.Topic, p.Partition}] = partitionError(p)
+			answers[target{t.Topic, p.Partition}] = p
 		}
 	}
 	for _, q := range qs {
-		if err, ok := answers[q.to]; ok {
-			q.err = err
+		q.err = errNoAnswer
+		if p, ok := answers[q.to]; ok {
+			q.err, q.first = partitionError(p), p.BaseOffset
 		}
 	}
 }
@@ -303,9 +322,9 @@ func partitionError(p produce.ResponsePartition) error {
 	return fmt.Errorf("%w%s", kafkago.Error(p.ErrorCode), detail(p.ErrorMessage))
 }
 
-// request is a produce request of one batch for each queue; acknowledged by all in-sync replicas.
-func (s *Sink) request(qs []*queue) *rawproduce.Request {
-	req := &rawproduce.Request{Acks: -1, Timeout: int32(s.cfg.RequestTimeout.Milliseconds() * 9 / 10)}
+// produceRequest is one of one batch for each queue; acknowledged by all in-sync replicas.
+func (c *Config) produceRequest(qs []*queue) *rawproduce.Request {
+	req := &rawproduce.Request{Acks: -1, Timeout: int32(c.RequestTimeout.Milliseconds() * 9 / 10)}
 	for _, q := range qs { // sorted by topic
 		if n := len(req.Topics); n == 0 || req.Topics[n-1].Topic != q.to.topic {
 			req.Topics = append(req.Topics, rawproduce.RequestTopic{Topic: q.to.topic})

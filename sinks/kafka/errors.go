@@ -52,8 +52,8 @@ func judge(err error) answer {
 		return resequence
 	case kafkago.MessageSizeTooLarge, kafkago.RecordListTooLarge, kafkago.InvalidRecord:
 		return tooLarge
-	case kafkago.Unknown, kafkago.BrokerNotAvailable, kafkago.ReplicaNotAvailable:
-		return again
+	case kafkago.Unknown, kafkago.BrokerNotAvailable, kafkago.ReplicaNotAvailable, kafkago.InvalidTransactionState:
+		return again // the last: a marker of our own is under way
 	}
 	if code.Temporary() {
 		return again

@@ -26,6 +26,11 @@ func (d *delivery) settle(ctx context.Context, q *queue) bool {
 		q.doubt = q.doubt || mayBeApplied(q.err)
 		d.trouble = q.err
 	case resequence:
+		if d.s.who.fencedBy(q.err, d.s.by) {
+			d.s.who.shutOut()
+			d.giveBack(q, refusal(q.to.topic, q.err))
+			break
+		}
 		d.trouble, d.lostSequence = q.err, true
 	case tooLarge:
 		d.split(ctx, q)
@@ -135,17 +140,16 @@ func describe(it *core.Item) string {
 	return fmt.Sprintf("%s of switch %s", it.Stream, it.Switch.ID)
 }
 
-// restart goes on under a new producer id, all sequences from zero: the broker's idea of them is not ours.
+// restart goes on under a new producer epoch or id, all sequences from zero: the broker's idea of them is not ours.
 func (d *delivery) restart(ctx context.Context) {
 	d.lostSequence = false
-	by, err := d.s.cl.producerID(ctx)
+	by, err := d.s.who.renew(ctx, d.s.cl, d.s.by)
 	if err != nil {
 		d.trouble = err
 		return
 	}
-	d.s.log.Warn("the brokers lost our sequence numbers; going on under a new producer id", "err", d.trouble)
-	d.s.by = by
-	clear(d.s.seqs)
+	d.s.log.Warn("the brokers lost our sequence numbers; going on under a new producer epoch", "err", d.trouble)
+	d.s.adopt(by)
 	for _, q := range d.queues {
 		q.packed = nil
 	}
@@ -163,7 +167,7 @@ func (d *delivery) recover(ctx context.Context, wait *backoff) {
 	}
 	err := d.s.cl.refresh(ctx, nil)
 	if err == nil {
-		err = d.s.cl.ensure(ctx, d.lost())
+		err = d.replace(ctx, d.lost())
 	}
 	if err == nil {
 		return
@@ -175,6 +179,20 @@ func (d *delivery) recover(ctx context.Context, wait *backoff) {
 	for _, q := range d.sorted() {
 		d.giveBack(q, err)
 	}
+}
+
+// replace makes deleted topics again.
+func (d *delivery) replace(ctx context.Context, lost []topic) error {
+	if err := d.s.cl.ensure(ctx, lost); err != nil {
+		return err
+	}
+	for _, t := range lost {
+		delete(d.s.fenced, t.name)
+		if err := d.s.enlist(ctx, t.name, len(d.s.cl.topics[t.name].leaders)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // lost lists the topics we owe something that no longer exist.
@@ -212,16 +230,23 @@ func (d *delivery) giveUp(ctx context.Context) {
 	}
 }
 
-// nextEpoch is KIP-360's way on after a batch of unknown fate. When the epochs are used up the brokers refuse the next
-// batch, and restart gets a new producer id.
+// shutOut ends the Write: another has taken over.
+func (d *delivery) shutOut(out error) {
+	for _, q := range d.sorted() {
+		d.giveBack(q, out)
+	}
+}
+
+// nextEpoch moves on from a batch of unknown fate. With a transactional id only the coordinator may do that, when the
+// next Write begins: by ourselves we might take the epoch that has shut us out.
 func (s *Sink) nextEpoch() {
-	if s.by == noProducer {
-		return
+	switch {
+	case s.by == noProducer:
+	case s.cfg.TransactionalID != "":
+		s.doubtful = true
+	default:
+		s.adopt(s.who.bump())
 	}
-	if s.by.epoch < math.MaxInt16 {
-		s.by.epoch++
-	}
-	clear(s.seqs)
 }
 
 // fail names an item to be offered again. Whatever the cause, it does not come out as the item's own fault: the host

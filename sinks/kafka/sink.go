@@ -29,8 +29,11 @@ type Sink struct {
 	arena   []byte               // the records of one Write
 	free    [][]byte             // buffers for packed batches
 
-	by       producer
+	who      *identity
+	by       producer         // who's, as this Write began
+	doubtful bool             // a batch with our next sequence numbers may have been applied
 	seqs     map[target]int32 // next sequence number of each partition
+	fenced   map[string]int   // how many partitions of each topic are known to be closed to earlier writers
 	troubled bool             // the last Write had to retry: log changes only
 
 	counts counters
@@ -59,11 +62,13 @@ var (
 	_ core.SinkConfig = (*Config)(nil)
 	_ core.Checker    = (*Config)(nil)
 	_ core.Sink       = (*Sink)(nil)
+	_ core.Resumer    = (*Sink)(nil)
+	_ core.Fencer     = (*Sink)(nil)
 	_ core.Checker    = (*Sink)(nil)
 )
 
 // Open connects, creates the topics that are missing (with create_topics) or refuses to go on without them, and gets a
-// producer id. A refused password is a permanent error; an unreachable cluster is not.
+// producer id, unless that is left to Fence. A refused password is a permanent error; an unreachable cluster is not.
 func (c *Config) Open(ctx context.Context, env core.Env) (core.Sink, error) {
 	s, err := c.open(ctx, env)
 	if err != nil {
@@ -84,7 +89,7 @@ func (c *Config) open(ctx context.Context, env core.Env) (*Sink, error) {
 	base, stop := context.WithCancel(context.Background())
 	s := &Sink{
 		cfg: c, log: log, cl: newCluster(c, log), turn: make(chan struct{}, 1), base: base, stop: stop, pack: pack,
-		seqs: make(map[target]int32),
+		who: newIdentity(c.TransactionalID), by: noProducer, seqs: make(map[target]int32), fenced: make(map[string]int),
 	}
 	s.turn <- struct{}{}
 	if err := s.start(ctx); err != nil {
@@ -103,8 +108,11 @@ func (s *Sink) start(ctx context.Context) error {
 	if err := s.cl.policies(ctx, want); err != nil {
 		return err
 	}
+	if s.cfg.TransactionalID != "" {
+		return nil // a sink that only stands by must not shut out the one that writes
+	}
 	by, err := s.cl.producerID(ctx)
-	s.by = by
+	s.who.become(by)
 	return err
 }
 
@@ -113,7 +121,8 @@ func (s *Sink) start(ctx context.Context) error {
 // item that cannot be delivered for what is in it is permanently failed. Missing rights, quotas and policies fail their
 // items at once and retryably. So do refused passwords, certificates and topics that somebody must create, which also make
 // the error as a whole a permanent one: the host is to wait longer, not to discard. An item that is too large for its topic is set aside: its first 64 KiB go to the dead-letter topic with the reason, and
-// it counts as delivered, for no retry would help it.
+// it counts as delivered, for no retry would help it. Once another sink with the same TransactionalID has been fenced in,
+// the error wraps core.ErrFenced.
 func (s *Sink) Write(ctx context.Context, batch []core.Item) error {
 	if err := s.enter(ctx); err != nil {
 		return err
@@ -123,6 +132,9 @@ func (s *Sink) Write(ctx context.Context, batch []core.Item) error {
 	defer cancel()
 	defer context.AfterFunc(s.base, cancel)()
 
+	if err := s.begin(ctx); err != nil {
+		return fmt.Errorf("writing to kafka: %w", err)
+	}
 	s.cl.refreshOld(ctx)
 	d := delivery{s: s, batch: batch, queues: make(map[target]*queue), unknown: make(map[string]error)}
 	d.enqueue(ctx)
@@ -139,6 +151,9 @@ func (d *delivery) outcome() error {
 		return nil
 	}
 	err := &core.BatchError{Failed: d.failed}
+	if out := d.s.who.refuses(); out != nil {
+		return fmt.Errorf("writing to kafka: %w (%w)", out, err)
+	}
 	if d.lasting {
 		return core.Permanent(err)
 	}

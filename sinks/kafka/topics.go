@@ -30,18 +30,24 @@ const (
 	configMaxMessage = "max.message.bytes"
 )
 
+// delivers reports whether a stream has a topic.
+func delivers(stream core.Stream) bool {
+	return slices.Contains(streams, stream) || stream == core.StreamRaw
+}
+
 // topic is what the sink wants of one topic.
 type topic struct {
 	name   string
 	stream core.Stream
+	log    *LogConfig // of a Log's topic; nil: a stream's
 }
 
 // topicOf names the topic of an item's stream: cti.events.v1, cti.raw.pbx1.v1.
 func (c *Config) topicOf(stream core.Stream, switchID string) topic {
 	if stream != core.StreamRaw {
-		return topic{c.TopicPrefix + string(stream) + ".v1", stream}
+		return topic{name: c.TopicPrefix + string(stream) + ".v1", stream: stream}
 	}
-	return topic{c.TopicPrefix + "raw." + topicPart(switchID) + ".v1", stream}
+	return topic{name: c.TopicPrefix + "raw." + topicPart(switchID) + ".v1", stream: stream}
 }
 
 func (c *Config) topics() []topic {
@@ -82,7 +88,12 @@ func validTopic(name string) bool {
 // settings are the topic configurations given on creation.
 func (c *Config) settings(t topic) []createtopics.RequestConfig {
 	cfg := []createtopics.RequestConfig{{Name: configPolicy, Value: t.policy()}}
-	if d, ok := c.Retention[t.stream]; ok {
+	d, ok := c.Retention[t.stream]
+	if t.log != nil {
+		d, ok = t.log.Retention, true
+		cfg = append(cfg, createtopics.RequestConfig{Name: configMaxMessage, Value: strconv.Itoa(t.log.MaxEntry + batchOverhead)})
+	}
+	if ok {
 		ms := d.Milliseconds()
 		if d == 0 {
 			ms = -1
@@ -148,8 +159,12 @@ func (cl *cluster) await(ctx context.Context, created []topic) error {
 func (cl *cluster) create(ctx context.Context, missing []topic) error {
 	req := &createtopics.Request{TimeoutMs: int32(cl.cfg.RequestTimeout.Milliseconds() / 2)}
 	for _, t := range missing {
+		partitions := cl.cfg.Partitions
+		if t.log != nil {
+			partitions = 1
+		}
 		req.Topics = append(req.Topics, createtopics.RequestTopic{
-			Name: t.name, NumPartitions: int32(cl.cfg.Partitions), ReplicationFactor: int16(cl.cfg.ReplicationFactor),
+			Name: t.name, NumPartitions: int32(partitions), ReplicationFactor: int16(cl.cfg.ReplicationFactor),
 			Configs: cl.cfg.settings(t),
 		})
 	}
@@ -160,7 +175,7 @@ func (cl *cluster) create(ctx context.Context, missing []topic) error {
 	for _, r := range m.(*createtopics.Response).Topics {
 		switch code := kafkago.Error(r.ErrorCode); code {
 		case 0:
-			cl.log.Info("created Kafka topic", "topic", r.Name, "partitions", cl.cfg.Partitions)
+			cl.log.Info("created Kafka topic", "topic", r.Name)
 		case kafkago.TopicAlreadyExists: // another gateway was faster
 		default:
 			return topicError(r.Name, code, "creating it"+detail(r.ErrorMessage))
