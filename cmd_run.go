@@ -128,10 +128,27 @@ func runShown(ctx context.Context, g *gateway, w *watch) error {
 	side, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var shown sync.WaitGroup
 	shown.Go(func() { w.run(side, g) })
-	err := g.router.Run(ctx)
+	err := g.run(ctx)
 	w.took = time.Since(began)
 	stop()
 	shown.Wait()
+	return err
+}
+
+// run runs the router until ctx ends, in a cluster until the switches are handed over.
+func (g *gateway) run(ctx context.Context) error {
+	if g.cluster == nil {
+		return g.router.Run(ctx)
+	}
+	defer g.clusterLog.close()
+	run, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var part sync.WaitGroup
+	part.Go(func() {
+		defer stop()
+		g.cluster.run(ctx, g.router)
+	})
+	err := g.router.Run(run)
+	part.Wait()
 	return err
 }
 

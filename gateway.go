@@ -30,6 +30,9 @@ type gateway struct {
 	opened  chan struct{}          // closed once router is there
 	router  *router.Router
 	journal *journal.Journal // nil: none
+
+	cluster    *clustered // nil: alone
+	clusterLog *lateLog
 }
 
 // assemble makes everything that cfg names but the sinks; open does those. No event is read before there is somewhere

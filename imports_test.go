@@ -30,7 +30,7 @@ var may = []struct {
 	{"sinks/...", []string{"core", "core/call", "sinks/cloudevents"}},
 	{"sim/people", nil},
 	{"sim/...", []string{"core/call", "sim/people"}},
-	{"configs", []string{"core", "core/call"}},
+	{"configs", []string{"core", "core/call", "core/cluster"}},
 }
 
 func matches(pattern, pkg string) bool {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync"
 	"syscall"
 	"time"
 
@@ -30,15 +31,45 @@ func (g *gateway) open(ctx context.Context, onEvent func(*call.Event)) error {
 		return err
 	}
 	g.journal = o.Journal
+	if err := g.joinCluster(ctx, &o); err != nil {
+		return errors.Join(err, g.closeJournal())
+	}
 	if o.Sinks, err = g.openSinks(ctx); err != nil {
 		return errors.Join(err, g.closeJournal())
 	}
+	g.connectLog(&o)
 	if g.router, err = router.New(o); err != nil {
 		closeSinks(o.Sinks)
 		return errors.Join(err, g.closeJournal())
 	}
 	close(g.opened)
 	return nil
+}
+
+// joinCluster prepares this gateway's part in a cluster, if it has one.
+func (g *gateway) joinCluster(ctx context.Context, o *router.Options) (err error) {
+	if g.cfg.Cluster == nil {
+		return nil
+	}
+	k := clusterKafka(g.cfg)
+	if g.cluster, err = newClustered(ctx, g.cfg, k, g.log); err != nil {
+		return err
+	}
+	g.clusterLog = &lateLog{topic: logTopic(k.TopicPrefix, g.cfg.Cluster)}
+	o.Cluster = g.cluster.options(g.clusterLog)
+	return nil
+}
+
+// connectLog tells the cluster's log which sink it is kept with.
+func (g *gateway) connectLog(o *router.Options) {
+	if g.cluster == nil {
+		return
+	}
+	for i, s := range g.cfg.Sinks {
+		if s.Kind == "kafka" {
+			g.clusterLog.sink = o.Sinks[i].Sink.(*late)
+		}
+	}
 }
 
 // openJournal opens the journal that c names, if any, and tells what it found damaged.
@@ -147,10 +178,14 @@ func (g *gateway) sinkFor(ctx context.Context, s configs.Sink) (core.Sink, error
 // whether or not it can be reached.
 type late struct {
 	open func(context.Context) (core.Sink, error)
+
+	mu   sync.Mutex
 	sink core.Sink
 }
 
 func (l *late) opened(ctx context.Context) (core.Sink, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.sink == nil {
 		s, err := l.open(ctx)
 		if err != nil {
@@ -182,8 +217,22 @@ func (l *late) Missing(ctx context.Context, items []core.Item) ([]core.Item, err
 	return items, nil
 }
 
+// Fence shuts out an earlier writer, where the sink can.
+func (l *late) Fence(ctx context.Context) error {
+	s, err := l.opened(ctx)
+	if err != nil {
+		return err
+	}
+	if f, can := s.(core.Fencer); can {
+		return f.Fence(ctx)
+	}
+	return nil
+}
+
 // Close closes what was opened.
 func (l *late) Close(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.sink == nil {
 		return nil
 	}

@@ -34,7 +34,7 @@ func (c *Config) sections() (yaml.MapSlice, error) {
 		return nil, err
 	}
 	out := yaml.MapSlice{{Key: "log.level", Value: c.Log.Level}, {Key: "log.format", Value: c.Log.Format}}
-	for _, key := range []string{"switches", "sinks", "journal", "enrich", "freshness", "telemetry", "drain_timeout", "raw_passthrough"} {
+	for _, key := range []string{"switches", "sinks", "journal", "cluster", "enrich", "freshness", "telemetry", "drain_timeout", "raw_passthrough"} {
 		item := yaml.MapItem{Key: key}
 		for _, x := range m {
 			if x.Key == key {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/core/cluster"
 )
 
 // MaxSize bounds a configuration file, in bytes.
@@ -28,6 +29,7 @@ type Config struct {
 	Switches []Switch
 	Sinks    []Sink
 	Journal  Journal
+	Cluster  *cluster.Config // nil: this gateway is alone
 
 	Enrich    Enrich
 	Freshness Freshness

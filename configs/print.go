@@ -6,6 +6,8 @@ import (
 	"regexp"
 
 	"github.com/goccy/go-yaml"
+
+	"github.com/ctigate/ctigate/core/cluster"
 )
 
 // Marshal writes the effective configuration as YAML that Load accepts: defaults filled in, secrets by where they
@@ -44,13 +46,14 @@ func (c *Config) tree() (yaml.MapSlice, error) {
 	top = append(top, yaml.MapItem{Key: "switches", Value: switches}, yaml.MapItem{Key: "sinks", Value: sinks})
 	rest, err := inline(nil, struct {
 		Journal        Journal
+		Cluster        *cluster.Config `yaml:",omitempty"`
 		Enrich         Enrich
 		Freshness      Freshness
 		Telemetry      Telemetry
 		Log            Log
 		DrainTimeout   string `yaml:"drain_timeout"`
 		RawPassthrough bool   `yaml:"raw_passthrough"`
-	}{c.Journal, c.Enrich, c.Freshness, c.Telemetry, c.Log, c.DrainTimeout.String(), c.RawPassthrough})
+	}{c.Journal, c.Cluster, c.Enrich, c.Freshness, c.Telemetry, c.Log, c.DrainTimeout.String(), c.RawPassthrough})
 	if err != nil {
 		return nil, fmt.Errorf("printing configuration: %w", err)
 	}

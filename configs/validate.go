@@ -23,6 +23,7 @@ func validate(c *Config, fault report) {
 	}
 	validateNames(c, fault)
 	validateJournal(c.Journal, fault)
+	validateCluster(c, fault)
 	validateEnrich(c.Enrich, fault)
 	validateFreshness(c.Freshness, fault)
 	validateTelemetry(c.Telemetry, fault)
@@ -69,6 +70,22 @@ func validateJournal(j Journal, fault report) {
 	}
 	if j.MaxBytes < 4*j.SegmentBytes {
 		fault("journal.max_bytes", "%d must be at least four times segment_bytes, %d", j.MaxBytes, 4*j.SegmentBytes)
+	}
+}
+
+func validateCluster(c *Config, fault report) {
+	if c.Cluster == nil {
+		return
+	}
+	for _, err := range c.Cluster.Validate() {
+		field, what, _ := strings.Cut(err.Error(), ": ")
+		fault("cluster."+field, "%s", what)
+	}
+	if c.Journal.Dir == "" {
+		fault("journal.dir", "is needed in a cluster: events are kept there until Kafka has them")
+	}
+	if n := len(slices.DeleteFunc(slices.Clone(c.Sinks), func(s Sink) bool { return s.Kind != "kafka" })); n != 1 {
+		fault("cluster", "needs exactly one sink of kind kafka, there are %d: that Kafka decides which node owns the switches", n)
 	}
 }
 

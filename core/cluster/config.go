@@ -23,7 +23,7 @@ type Config struct {
 	Heartbeat time.Duration `yaml:"heartbeat"`  // to Kafka; default 250ms
 	HungAfter time.Duration `yaml:"hung_after"` // events seen here and not in Kafka for so long: the owner hangs; default 2s
 	Session   time.Duration `yaml:"session"`    // after which Kafka drops a silent node by itself; default 6s
-	Units     [][]string    `yaml:"units"`      // all nodes: switch ids that move together; default one unit with all
+	Units     [][]string    `yaml:"-"`          // all nodes: switch ids that move together; default one unit with all
 }
 
 // Peer is another node.
@@ -48,6 +48,9 @@ func NewConfig() *Config {
 		HungAfter: 2 * time.Second, Session: 6 * time.Second,
 	}
 }
+
+// SetDefaults makes c what NewConfig returns.
+func (c *Config) SetDefaults() { *c = *NewConfig() }
 
 type adder func(field, format string, args ...any)
 

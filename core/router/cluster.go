@@ -45,6 +45,9 @@ type stint struct {
 	x      *replicator // nil without a cluster
 }
 
+// Joined is closed once this standby has read the cluster's log to its end, and may take over.
+func (r *Router) Joined() <-chan struct{} { return r.follower.joined }
+
 // TakeOver makes this node the owner, in the cluster's generation gen: the one before is shut out at every sink and at the
 // log, what it published is read to the end, and what it took and did not publish follows from here. It returns once
 // this node goes on by itself; ctx ends it.

@@ -74,23 +74,19 @@ func (f *follower) run(ctx context.Context) {
 // read reads what follows and hands it to the core loop.
 func (f *follower) read(ctx context.Context) {
 	next := f.next.Load()
-	entries, end, err := f.c.Log.Read(ctx, next)
+	page, err := f.c.Log.Read(ctx, next)
 	if err != nil {
 		f.trouble(ctx, err)
 		return
 	}
-	to := end // there are no entries up to there
-	if n := len(entries); n > 0 {
-		to = entries[n-1].Offset + 1
-		if !f.give(ctx, entries) {
-			return
-		}
+	if len(page.Entries) > 0 && !f.give(ctx, page.Entries) {
+		return
 	}
-	if !f.next.CompareAndSwap(next, max(next, to)) {
+	if !f.next.CompareAndSwap(next, page.Next) {
 		return // another stint has moved it
 	}
-	f.reached.Store(max(next, to))
-	if to >= end {
+	f.reached.Store(page.Next)
+	if page.Next >= page.End {
 		f.live.Store(time.Now().UnixNano())
 		f.once.Do(func() { close(f.joined) })
 	}
@@ -103,7 +99,7 @@ func (f *follower) trouble(ctx context.Context, err error) {
 	}
 }
 
-// give hands entries to the core loop, unless this node becomes the owner meanwhile.
+// give hands entries to the core loop, which takes none while this node is the owner.
 func (f *follower) give(ctx context.Context, entries []core.LogEntry) bool {
 	select {
 	case f.entries <- entries:
@@ -141,11 +137,11 @@ func (f *follower) tryJoin(ctx context.Context) (next int64, err error) {
 // tail returns the last entry before end that says where the latest checkpoint is; nil when there is none.
 func (f *follower) tail(ctx context.Context, end int64) (last *entry, err error) {
 	for from := max(0, end-tailEntries); ; {
-		entries, now, err := f.c.Log.Read(ctx, from)
+		page, err := f.c.Log.Read(ctx, from)
 		if err != nil {
 			return nil, err
 		}
-		for _, e := range entries {
+		for _, e := range page.Entries {
 			got, err := readEntry(e.Data)
 			if err != nil {
 				return nil, err
@@ -153,9 +149,9 @@ func (f *follower) tail(ctx context.Context, end int64) (last *entry, err error)
 			if got.kind != entryState {
 				last = &got
 			}
-			from = e.Offset + 1
 		}
-		if len(entries) == 0 || from >= now {
+		from = page.Next
+		if from >= page.End {
 			return last, nil
 		}
 	}

@@ -155,7 +155,7 @@ func TestRestartGoesOn(t *testing.T) {
 			o.Links, o.Sinks = pbx(sends(t, []core.Frame{snapshotOver}, frames[:cut]...)), []NamedSink{{Name: "m", Sink: m}}
 			r, stop := start(t, o)
 			eventually(t, "the first frames", func() bool {
-				return r.Status().Links[0].Received == uint64(cut)+1 && len(m.on(core.StreamEvents)) > cut-1 && r.Status().Queue == 0 && r.keeper.turns.len() == 0
+				return r.Status().Links[0].Received == uint64(cut)+1 && len(m.on(core.StreamEvents)) > cut-1 && len(m.on(core.StreamSources)) == 2 && r.Status().Queue == 0 && r.keeper.turns.len() == 0
 			})
 			crashed := image(t, dir)
 			before := len(m.items)

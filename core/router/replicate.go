@@ -201,43 +201,40 @@ func (x *replicator) passOn(t *replica, give func(*writer)) {
 // append writes entries to the log, for as long as it takes, while this node's lease runs. It reports false when ctx has
 // ended or another owner has shut us out.
 func (x *replicator) append(ctx context.Context, entries []entry) (first int64, ok bool) {
-	raw := make([][]byte, len(entries))
-	for failures := 0; ; failures++ {
-		if !x.c.wait(ctx) {
-			return 0, false
-		}
-		delivered := x.delivered()
-		for i := range entries {
-			e := &entries[i]
-			if e.turn != 0 {
-				x.turn = e.turn
+	raw, first := x.encode(entries), int64(-1)
+	for failures := 0; x.c.wait(ctx); failures++ {
+		offsets, err := x.c.Log.Append(ctx, raw)
+		if n := len(offsets); n > 0 {
+			if first < 0 {
+				first = offsets[0]
 			}
-			e.gen, e.node, e.turn, e.delivered = x.gen, x.c.Node, x.turn, delivered
-			if e.kind != entryState {
-				e.state = x.state
-			}
-			raw[i] = e.bytes()
+			x.next.Store(offsets[n-1] + 1)
+			raw, x.sent = raw[n:], time.Now()
 		}
-		first, err := x.c.Log.Append(ctx, raw)
-		if err == nil {
-			x.sent = time.Now()
-			x.next.Store(first + int64(len(entries)))
+		switch {
+		case err == nil:
 			return first, true
-		}
-		if ctx.Err() != nil {
-			return 0, false
-		}
-		if errors.Is(err, core.ErrFenced) {
+		case errors.Is(err, core.ErrFenced):
 			x.fenced.Store(true)
 			x.r.log.Error("cluster: another node has taken over; publishing nothing more", "error", err)
 			<-ctx.Done()
-			return 0, false
-		}
-		x.r.log.Warn("cluster: writing to the log: trying again", "error", err)
-		if !sleep(ctx, x.r.o.SinkBackoff.pause(failures, x.r.o.Rand())) {
-			return 0, false
+		case ctx.Err() == nil:
+			x.r.log.Warn("cluster: writing to the log: trying again", "error", err)
+			sleep(ctx, x.r.o.SinkBackoff.pause(failures, x.r.o.Rand()))
 		}
 	}
+	return 0, false
+}
+
+func (x *replicator) encode(entries []entry) [][]byte {
+	raw, delivered := make([][]byte, len(entries)), x.delivered()
+	for i := range entries {
+		e := &entries[i]
+		x.turn = max(x.turn, e.turn)
+		e.gen, e.node, e.turn, e.delivered, e.state = x.gen, x.c.Node, x.turn, delivered, x.state
+		raw[i] = e.bytes()
+	}
+	return raw
 }
 
 // delivered is the latest turn of which every sink has accepted everything.

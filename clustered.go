@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/ctigate/ctigate/configs"
+	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/core/cluster"
+	"github.com/ctigate/ctigate/core/router"
+	"github.com/ctigate/ctigate/sinks/kafka"
+)
+
+const (
+	logRetention = 6 * time.Hour // of what the owner took: a joining node needs a few minutes of it
+	kickTimeout  = 3 * time.Second
+	theUnit      = 0 // one unit holds all switches
+)
+
+// clustered is this gateway's part in a cluster. It is told by Kafka when the switches are its own.
+type clustered struct {
+	cfg    *cluster.Config
+	log    *slog.Logger
+	member *cluster.Member
+	link   *cluster.Link
+	ln     net.Listener
+	router *router.Router
+	kicks  chan kick
+}
+
+// kick is an owner to be removed: by its member id, or, when that is empty, whoever it is.
+type kick struct{ member, reason string }
+
+// clusterKafka is the sink whose Kafka decides, prepared to shut out whoever owned the switches before.
+func clusterKafka(c *configs.Config) *kafka.Config {
+	for _, s := range c.Sinks {
+		if k, is := s.Config.(*kafka.Config); is {
+			k.TransactionalID = c.Cluster.GroupID(k.TopicPrefix)
+			k.FenceTopics = []string{logTopic(k.TopicPrefix, c.Cluster)}
+			return k
+		}
+	}
+	return nil
+}
+
+func logTopic(prefix string, c *cluster.Config) string {
+	return prefix + "cluster." + c.Group + ".log.v1"
+}
+
+func memberOptions(c *configs.Config, k *kafka.Config, log *slog.Logger) cluster.Options {
+	return cluster.Options{Config: c.Cluster, Prefix: k.TopicPrefix, Brokers: k.Brokers, Dial: k.Dial, CreateTopic: k.CreateTopics,
+		Replication: k.ReplicationFactor, StopTimeout: c.DrainTimeout, Log: log}
+}
+
+// newClustered makes this gateway's part. It connects to nothing, but listens for its peers.
+func newClustered(ctx context.Context, c *configs.Config, k *kafka.Config, log *slog.Logger) (*clustered, error) {
+	x := &clustered{cfg: c.Cluster, log: log, kicks: make(chan kick, 8)}
+	var err error
+	if x.member, err = cluster.NewMember(memberOptions(c, k, log)); err != nil {
+		return nil, fmt.Errorf("joining the cluster: %w", err)
+	}
+	x.link, err = cluster.NewLink(cluster.LinkOptions{Config: c.Cluster, Version: buildVersion(), Log: log, PeerDead: x.peerDead,
+		Report: func() cluster.Report { return x.member.Report(nil) }})
+	if err != nil {
+		return nil, fmt.Errorf("joining the cluster: %w", err)
+	}
+	if x.ln, err = x.link.Listen(ctx); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// options are what the router needs. log opens itself when it is first used.
+func (x *clustered) options(log core.Log) *router.Cluster {
+	return &router.Cluster{Node: x.cfg.Node, Log: log, Owner: x.owner, HungAfter: x.cfg.HungAfter,
+		Hung: func(reason string) { x.kick(kick{reason: reason}) }}
+}
+
+func (x *clustered) owner() bool {
+	o, ours := x.member.Owned(theUnit)
+	return ours && o.Valid(time.Now())
+}
+
+// run takes part until ctx ends, and then hands over and leaves.
+func (x *clustered) run(ctx context.Context, r *router.Router) {
+	x.router = r
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	var others sync.WaitGroup
+	others.Go(func() { x.link.Run(life, x.ln) })
+	others.Go(func() { x.kicker(life) })
+	select {
+	case <-r.Joined():
+		if err := x.member.Run(ctx, x); err != nil {
+			x.log.Error("leaving the cluster", "error", err)
+		}
+	case <-ctx.Done():
+	}
+	end()
+	others.Wait()
+}
+
+// Acquire takes the switches over.
+func (x *clustered) Acquire(ctx context.Context, t cluster.Takeover) error {
+	return x.router.TakeOver(ctx, uint64(t.Generation))
+}
+
+// Release hands them over.
+func (x *clustered) Release(ctx context.Context, _ int) error { return x.router.StandDown(ctx, true) }
+
+// Lost stops publishing.
+func (x *clustered) Lost(_ int, why error) {
+	if err := x.router.StandDown(context.Background(), false); err != nil {
+		x.log.Error("standing down", "reason", why, "error", err)
+	}
+}
+
+// peerDead removes a node that has died, if the switches were its own.
+func (x *clustered) peerDead(id, member string) {
+	if o := x.member.Owner(theUnit); o.Node == id {
+		x.kick(kick{member: def(member, o.Member), reason: "node " + id + " is dead"})
+	}
+}
+
+func def(s, d string) string {
+	if s == "" {
+		return d
+	}
+	return s
+}
+
+// kick leaves a kick to kicker; when there are too many to be done already, one more changes nothing.
+func (x *clustered) kick(k kick) {
+	select {
+	case x.kicks <- k:
+	default:
+	}
+}
+
+func (x *clustered) kicker(ctx context.Context) {
+	for {
+		select {
+		case k := <-x.kicks:
+			x.doKick(ctx, k)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (x *clustered) doKick(ctx context.Context, k kick) {
+	ctx, cancel := context.WithTimeout(ctx, kickTimeout)
+	defer cancel()
+	var err error
+	if k.member != "" {
+		err = x.member.KickMember(ctx, k.member, k.reason)
+	} else {
+		err = x.member.Kick(ctx, theUnit, k.reason)
+	}
+	switch {
+	case err == nil, errors.Is(err, cluster.ErrNoOwner), errors.Is(err, cluster.ErrOwnUnit):
+	default:
+		x.log.Warn("the owner could not be removed from the cluster", "reason", k.reason, "error", err)
+	}
+}
+
+// lateLog is the cluster's log, opened with its sink when it is first used.
+type lateLog struct {
+	sink  *late
+	topic string
+
+	mu  sync.Mutex
+	log *kafka.Log
+}
+
+func (l *lateLog) opened(ctx context.Context) (*kafka.Log, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.log != nil {
+		return l.log, nil
+	}
+	s, err := l.sink.opened(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l.log, err = s.(*kafka.Sink).OpenLog(ctx, kafka.LogConfig{Topic: l.topic, Retention: logRetention})
+	return l.log, err
+}
+
+// Append appends to the log.
+func (l *lateLog) Append(ctx context.Context, entries [][]byte) ([]int64, error) {
+	log, err := l.opened(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return log.Append(ctx, entries)
+}
+
+// pageEntries is how many entries one Read returns at most.
+const pageEntries = 1000
+
+// Read reads from the log.
+func (l *lateLog) Read(ctx context.Context, from int64) (core.LogPage, error) {
+	log, err := l.opened(ctx)
+	if err != nil {
+		return core.LogPage{}, err
+	}
+	page, err := log.ReadFrom(ctx, from, pageEntries)
+	var off *kafka.OffsetError
+	if errors.As(err, &off) {
+		if from >= off.First && from <= off.End {
+			return core.LogPage{}, err
+		}
+		if from = off.First; off.Asked > off.End { // the topic was made anew
+			from = off.End
+		}
+		page, err = log.ReadFrom(ctx, from, pageEntries)
+	}
+	if err != nil {
+		return core.LogPage{}, err
+	}
+	out := core.LogPage{Next: page.Next, End: page.End}
+	for _, e := range page.Entries {
+		out.Entries = append(out.Entries, core.LogEntry{Offset: e.Offset, Data: e.Data})
+	}
+	return out, nil
+}
+
+// End looks at the log.
+func (l *lateLog) End(ctx context.Context) (int64, error) {
+	log, err := l.opened(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return log.End(ctx)
+}
+
+func (l *lateLog) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.log != nil {
+		l.log.Close()
+	}
+}
