@@ -11,10 +11,11 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
-	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -117,58 +118,66 @@ What is damaged or no longer kept is said on standard error, and the exit code i
 
 // listJournal prints the tables of ls.
 func listJournal(out io.Writer, v *journal.View) error {
-	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "FIRST SEQ\tLAST SEQ\tRECORDS\tSIZE\tFIRST AT\tLAST AT\t  SEGMENT")
+	segments := [][]string{{"SEGMENT", "FIRST", "LAST", "RECORDS", "SIZE", "FROM", "TO"}}
 	for _, s := range v.Segments {
-		fmt.Fprintf(t, "%d\t%d\t%d\t%s\t%s\t%s\t  %s\n", s.First, s.Last, s.Records, sized(s.Bytes), clock(s.FirstAt), clock(s.LastAt), s.File)
+		segments = append(segments, []string{s.File, decimal(s.First), decimal(s.Last), decimal(s.Records), sized(s.Bytes), clock(s.FirstAt), clock(s.LastAt)})
 	}
-	if err := t.Flush(); err != nil {
-		return fmt.Errorf("printing: %w", err)
+	cursors := [][]string{{"CURSOR", "DONE TO", "BEHIND", ""}}
+	for _, name := range slices.Sorted(maps.Keys(v.Cursors)) {
+		cursors = append(cursors, append([]string{printable(name), decimal(v.Cursors[name])}, behind(v, v.Cursors[name])...))
 	}
-	if err := listCursors(out, v); err != nil {
-		return err
+	checkpoints := [][]string{{"CHECKPOINT", "SIZE"}}
+	for _, c := range v.Checkpoints {
+		checkpoints = append(checkpoints, []string{decimal(c.Seq), sized(c.Bytes)})
 	}
-	_, err := fmt.Fprintf(out, "\n%s%s in %s, %s\n%s", listCheckpoints(v), held(v), count(uint64(len(v.Segments)), "segment"), sized(v.Bytes), troubles(v))
+	text := columns(segments) + columns(cursors) + columns(checkpoints)
+	_, err := fmt.Fprintf(out, "%s%s in %s, %s with everything\n%s", text, held(v), count(uint64(len(v.Segments)), "segment"), sized(v.Bytes), troubles(v))
 	return err
 }
 
-func listCursors(out io.Writer, v *journal.View) error {
-	if len(v.Cursors) == 0 {
-		return nil
+func decimal(n uint64) string { return strconv.FormatUint(n, 10) }
+
+// columns is a table with an empty line after it, its first column to the left and the others to the right; nothing
+// when it has only a head.
+func columns(rows [][]string) string {
+	if len(rows) < 2 {
+		return ""
 	}
-	fmt.Fprintln(out)
-	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "CURSOR\tDONE TO\tBEHIND")
-	for _, name := range slices.Sorted(maps.Keys(v.Cursors)) {
-		fmt.Fprintf(t, "%s\t%d\t%s\n", printable(name), v.Cursors[name], behind(v, v.Cursors[name]))
+	wide := make([]int, len(rows[0]))
+	for _, r := range rows {
+		for i, cell := range r {
+			wide[i] = max(wide[i], utf8.RuneCountInString(cell))
+		}
 	}
-	return t.Flush()
+	var b strings.Builder
+	for _, r := range rows {
+		line := ""
+		for i, cell := range r {
+			pad := strings.Repeat(" ", wide[i]-utf8.RuneCountInString(cell))
+			if i == 0 {
+				line += cell + pad
+			} else {
+				line += "  " + pad + cell
+			}
+		}
+		b.WriteString(strings.TrimRight(line, " ") + "\n")
+	}
+	return b.String() + "\n"
 }
 
 // behind is what a cursor at seq has before it, in records and in time.
-func behind(v *journal.View, seq uint64) string {
-	if seq >= v.Last {
-		return "nothing"
+func behind(v *journal.View, seq uint64) []string {
+	if v.Last <= seq {
+		return []string{"nothing", ""}
 	}
-	s := count(v.Last-max(seq, v.First-1), "record")
+	records, took := count(v.Last-max(seq, v.First-1), "record"), ""
 	if at, last := v.At(max(seq+1, v.First)), v.Segments[len(v.Segments)-1].LastAt; at != 0 && last > at {
-		s += ", " + (time.Duration(last-at) * time.Microsecond).Round(10*time.Millisecond).String()
+		took = (time.Duration(last-at) * time.Microsecond).Round(time.Millisecond).String()
 	}
 	if seq+1 < v.First {
-		s += fmt.Sprintf("; %s before them no longer kept", count(v.First-seq-1, "record"))
+		records = fmt.Sprintf("%s no longer kept, then %s", count(v.First-seq-1, "record"), records)
 	}
-	return s
-}
-
-func listCheckpoints(v *journal.View) string {
-	if len(v.Checkpoints) == 0 {
-		return "no checkpoint\n"
-	}
-	var b strings.Builder
-	for _, c := range v.Checkpoints {
-		fmt.Fprintf(&b, "checkpoint at %d, %s\n", c.Seq, sized(c.Bytes))
-	}
-	return b.String()
+	return []string{records, took}
 }
 
 // verifyJournal prints a line for each segment, and what is wrong.

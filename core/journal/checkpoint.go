@@ -3,8 +3,10 @@ package journal
 import (
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
+	"io/fs"
 	"math"
 	"path/filepath"
 	"slices"
@@ -42,21 +44,43 @@ func (j *Journal) SaveCheckpoint(seq uint64, data []byte) error {
 	if err := j.mayCheckpoint(seq, len(data)); err != nil {
 		return fmt.Errorf("saving the journal's checkpoint at %d: %w", seq, err)
 	}
-	name := checkpointName(seq)
+	b := checkpointBytes(seq, data)
+	err := j.writeCheckpoint(checkpointName(seq), b)
+	if errors.Is(err, ErrNoSpace) && j.checkpoints.several() {
+		err = j.replaceCheckpoint(checkpointName(seq), b)
+	}
+	if err != nil {
+		return fmt.Errorf("saving the journal's checkpoint %s: %w", j.path(checkpointName(seq)), err)
+	}
+	j.keepCheckpoint(CheckpointInfo{Seq: seq, Bytes: int64(len(b))})
+	return nil
+}
+
+func (j *Journal) writeCheckpoint(name string, b []byte) error {
 	temp := j.path(name + temporary)
-	err := writeFile(j.fs, temp, checkpointBytes(seq, data))
+	err := writeFile(j.fs, temp, b)
 	if err == nil {
 		err = j.fs.Rename(temp, j.path(name))
 	}
 	if err == nil {
-		err = j.fs.SyncDir(j.dir)
+		return spaced(j.fs.SyncDir(j.dir))
 	}
+	_ = j.fs.Remove(temp)
+	return spaced(err)
+}
+
+// replaceCheckpoint writes a checkpoint in the room of the older of the two, on a full disk: as long as checkpoints stay
+// where they are, Trim makes no room either. Nothing is appended meanwhile that could take the room.
+func (j *Journal) replaceCheckpoint(name string, b []byte) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.checkpoints.mu.Lock()
+	err := j.removeCheckpoint()
+	j.checkpoints.mu.Unlock()
 	if err != nil {
-		_ = j.fs.Remove(temp)
-		return fmt.Errorf("saving the journal's checkpoint %s: %w", j.path(name), spaced(err))
+		return err
 	}
-	j.keepCheckpoint(CheckpointInfo{Seq: seq, Bytes: int64(checkpointHeader + len(data))})
-	return nil
+	return j.writeCheckpoint(name, b)
 }
 
 func (j *Journal) mayCheckpoint(seq uint64, n int) error {
@@ -91,12 +115,28 @@ func (j *Journal) keepCheckpoint(info CheckpointInfo) {
 	slices.SortFunc(c.kept, func(a, b CheckpointInfo) int { return cmp.Compare(a.Seq, b.Seq) })
 	j.others.Add(info.Bytes)
 	for len(c.kept) > 2 {
-		if err := j.fs.Remove(j.path(checkpointName(c.kept[0].Seq))); err != nil {
+		if err := j.removeCheckpoint(); err != nil {
 			j.log.Warn("removing an old checkpoint of the journal", "error", err)
+			return
 		}
-		j.others.Add(-c.kept[0].Bytes)
-		c.kept = slices.Delete(c.kept, 0, 1)
 	}
+}
+
+// removeCheckpoint removes the oldest; checkpoints.mu is held.
+func (j *Journal) removeCheckpoint() error {
+	c := &j.checkpoints
+	if err := j.fs.Remove(j.path(checkpointName(c.kept[0].Seq))); err != nil {
+		return err
+	}
+	j.others.Add(-c.kept[0].Bytes)
+	c.kept = slices.Delete(c.kept, 0, 1)
+	return nil
+}
+
+func (c *checkpoints) several() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.kept) > 1
 }
 
 // Checkpoint returns the newest that is sound; data is nil when there is none.
@@ -108,7 +148,7 @@ func (j *Journal) Checkpoint() (seq uint64, data []byte, err error) {
 	kept := slices.Clone(c.kept)
 	c.mu.Unlock()
 	for _, info := range slices.Backward(kept) {
-		b, readErr := readFile(j.fs, j.path(checkpointName(info.Seq)), math.MaxInt64)
+		b, readErr := readFile(j.fs, j.path(checkpointName(info.Seq)), checkpointHeader+maxCheckpoint)
 		if data, ok := parseCheckpoint(info.Seq, b); ok && readErr == nil {
 			return info.Seq, data, nil
 		}
@@ -146,7 +186,10 @@ func readCheckpoints(fsys FS, dir string) (sound []CheckpointInfo, damage []Dama
 		if !ok {
 			continue
 		}
-		b, err := readFile(fsys, filepath.Join(dir, name), math.MaxInt64)
+		b, err := readFile(fsys, filepath.Join(dir, name), checkpointHeader+maxCheckpoint)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // another process has removed it since
+		}
 		if _, ok := parseCheckpoint(seq, b); ok && err == nil {
 			sound = append(sound, CheckpointInfo{Seq: seq, Bytes: int64(len(b))})
 		} else {

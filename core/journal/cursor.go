@@ -35,8 +35,9 @@ type cursors struct {
 	dirty bool
 	wrong error // why they could not be saved last
 
-	saving sync.Mutex // one save at a time; guards gen and sizes
-	gen    uint64     // of the newest file
+	saving sync.Mutex // one save at a time; guards what follows
+	closed bool
+	gen    uint64 // of the newest file
 	sizes  [2]int64
 
 	wake chan struct{}
@@ -143,6 +144,9 @@ func (j *Journal) saveCursors() error {
 	c := &j.cursors
 	c.saving.Lock()
 	defer c.saving.Unlock()
+	if c.closed {
+		return ErrClosed
+	}
 	c.mu.Lock()
 	positions, dirty := maps.Clone(c.at), c.dirty
 	c.dirty = false
@@ -295,9 +299,15 @@ func (j *Journal) reserveCursors() {
 	}
 }
 
-func (c *cursors) stop() {
+// stop ends saving with a last save.
+func (c *cursors) stop(save func() error) error {
 	close(c.quit)
 	c.gone.Wait()
+	err := save()
+	c.saving.Lock()
+	defer c.saving.Unlock()
+	c.closed = true
+	return err
 }
 
 // lowest is the least position on disk, of all cursors; the highest seq there is when there is none.

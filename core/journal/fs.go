@@ -27,10 +27,10 @@ type FS interface {
 type File interface {
 	io.ReaderAt
 	io.WriterAt
+	io.Closer
 	Truncate(size int64) error
 	Size() (int64, error)
 	Sync() error
-	Close() error
 }
 
 // disk is the real file system.

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -86,6 +87,9 @@ type Journal struct {
 
 	cursors     cursors
 	checkpoints checkpoints
+
+	closing  sync.Once
+	closeErr error
 }
 
 // Stats are figures of a journal. Counters count since Open.
@@ -293,19 +297,18 @@ func (j *Journal) bytes() int64 {
 
 // Close makes durable what was appended, saves the cursors and gives the lock back.
 func (j *Journal) Close() error {
-	j.mu.Lock()
-	if j.closed {
-		j.mu.Unlock()
-		return nil
-	}
-	j.mu.Unlock()
+	j.closing.Do(func() { j.closeErr = j.close() })
+	return j.closeErr
+}
+
+func (j *Journal) close() error {
 	_, err := j.Sync()
-	j.cursors.stop()
-	if saveErr := j.saveCursors(); err == nil {
-		err = saveErr
-	}
+	err = errors.Join(err, j.cursors.stop(j.saveCursors))
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	for j.syncing {
+		j.synced.Wait()
+	}
 	j.closed = true
 	j.abandon()
 	j.lock.Close()

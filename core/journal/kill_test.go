@@ -118,7 +118,14 @@ func TestARealDiskIsFull(t *testing.T) {
 	t.Cleanup(func() { _ = syscall.Unmount(dir, 0) })
 	j, _ := open(t, Options{Dir: dir + "/j", SegmentBytes: 64 << 10})
 	c, _ := j.Cursor("sink")
+	state := make([]byte, 8<<10)
+	fill(t, j, 2)
 	var err error
+	for seq := range uint64(2) {
+		if err := j.SaveCheckpoint(seq+1, state); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for err == nil {
 		if _, err = appendOne(j); err == nil {
 			_, err = j.Sync()
@@ -135,6 +142,11 @@ func TestARealDiskIsFull(t *testing.T) {
 	c.Advance(last)
 	if err := c.Flush(); err != nil {
 		t.Fatal(err) // a cursor is written in place
+	}
+	for seq := range uint64(2) { // in the room of the older one
+		if err := j.SaveCheckpoint(last-1+seq, state); err != nil {
+			t.Fatal(err)
+		}
 	}
 	j.Trim(last)
 	fill(t, j, last+100)

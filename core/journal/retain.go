@@ -1,7 +1,9 @@
 package journal
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -34,7 +36,9 @@ func (j *Journal) Trim(keepFrom uint64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.keep = max(j.keep, keepFrom)
-	j.trim()
+	if !j.closed {
+		j.trim()
+	}
 }
 
 func (j *Journal) trim() {
@@ -55,7 +59,7 @@ func (j *Journal) Expire(now call.Time) {
 }
 
 func (j *Journal) expire(now call.Time) {
-	if j.opt.MaxAge <= 0 {
+	if j.opt.MaxAge <= 0 || j.closed {
 		return
 	}
 	old := now - micros(j.opt.MaxAge)
@@ -101,10 +105,15 @@ func (j *Journal) room(need int64, now call.Time) error {
 	return nil
 }
 
-// removeOldest removes the oldest segment and notes what cursors still needed of it.
+// removeOldest removes the oldest segment and notes what cursors still needed of it. That is durable before the next
+// goes, or a crash could leave a hole.
 func (j *Journal) removeOldest(why Reason) bool {
 	s := j.segments[0]
-	if err := j.fs.Remove(j.path(s.name)); err != nil {
+	err := j.fs.Remove(j.path(s.name))
+	if err == nil {
+		err = j.fs.SyncDir(j.dir)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		j.log.Error("removing the journal's oldest segment", "file", s.name, "error", err)
 		return false
 	}

@@ -205,3 +205,46 @@ func follow(t *testing.T, r *Reader, last uint64) {
 		}
 	}
 }
+
+func TestInspectBesideTheAppender(t *testing.T) {
+	dir := t.TempDir()
+	j, _ := open(t, Options{Dir: dir, SegmentBytes: 4 << 10, MaxBytes: 48 << 10, WhenFull: DropOldest})
+	c, _ := j.Cursor("a")
+	fill(t, j, 1)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 150 {
+			fill(t, j, j.Stats().Last+20)
+			c.Advance(j.Stats().Durable)
+			if err := errors.Join(c.Flush(), j.SaveCheckpoint(j.Stats().Durable, payload(1))); err != nil {
+				t.Error(err)
+			}
+			j.Trim(c.Seq())
+		}
+	}()
+	for n := 0; ; n++ {
+		select {
+		case <-done:
+			if n < 3 {
+				t.Errorf("inspected %d times only", n)
+			}
+			return
+		default:
+		}
+		v, err := Inspect(dir)
+		if err != nil || len(v.Damage) > 0 || v.Last == 0 {
+			t.Fatal(err, v)
+		}
+		recs, passed := all(t, v, 0)
+		for _, rec := range recs {
+			sound(t, rec)
+		}
+		for _, err := range passed {
+			var gone *GoneError
+			if !errors.As(err, &gone) {
+				t.Fatal(err)
+			}
+		}
+	}
+}

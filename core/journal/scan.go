@@ -88,8 +88,8 @@ func (s *scanner) data(h head) (data []byte, sound bool) {
 // find returns where, from off on, a record may begin, or the end.
 func (s *scanner) find(off int64) int64 {
 	for off+frameSize <= s.end {
-		b := s.window(off, frameSize)
-		b = s.buf[off-s.base:]
+		s.window(off, frameSize)
+		b := s.buf[off-s.base:]
 		if i := bytes.Index(b, []byte(mark)); i >= 0 {
 			return off + int64(i)
 		}

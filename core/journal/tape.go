@@ -18,6 +18,7 @@ const (
 	segmentSuffix    = ".cti"
 	checkpointSuffix = ".ckpt"
 	indexEvery       = 64 << 10 // bytes between two entries of a segment's index
+	maxFirst         = 1 << 62  // of a segment: counting on from there cannot overflow
 )
 
 // tape is the segments of a journal, oldest first, and how far they may be read.
@@ -128,7 +129,7 @@ func (t *tape) headers(names []string) ([]*segment, error) {
 	var all []*segment
 	for _, name := range names {
 		first, ok := numbered(name, segmentSuffix)
-		if !ok || first == 0 {
+		if !ok || first == 0 || first > maxFirst {
 			continue
 		}
 		s, err := t.header(name, first)

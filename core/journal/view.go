@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"github.com/ctigate/ctigate/core/call"
 )
@@ -39,7 +40,7 @@ func Inspect(dir string) (*View, error) {
 	}
 	v.Damage, v.Tail = found.damage, found.torn
 	checkpoints, damage := readCheckpoints(disk{}, dir)
-	newest, sizes, more := bothCursors(disk{}, dir)
+	newest, sizes, more := steadyCursors(dir)
 	v.Checkpoints = checkpoints
 	v.Cursors = newest.at
 	v.Damage = append(append(v.Damage, damage...), more...)
@@ -56,6 +57,17 @@ func Inspect(dir string) (*View, error) {
 		v.Last = v.tape.readable
 	}
 	return v, v.check()
+}
+
+// steadyCursors reads the cursors again when they seem damaged: they may have been being written.
+func steadyCursors(dir string) (newest cursorCopy, sizes [2]int64, damage []Damage) {
+	for range 5 {
+		if newest, sizes, damage = bothCursors(disk{}, dir); len(damage) == 0 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return newest, sizes, damage
 }
 
 // check tells a journal's folder, even an empty one, from any other.
@@ -76,12 +88,18 @@ func (v *View) check() error {
 // Read returns a reader of the records that there were, from seq from on; 0 for the oldest.
 func (v *View) Read(from uint64) (*Reader, error) { return newReader(&v.tape, from), nil }
 
-// At is when the record seq, or one before it in its segment, was appended; 0 when it is not kept. It is exact to some
-// 64 KiB of records.
+// At is when the first sound record from seq on was appended; 0 when there is none.
 func (v *View) At(seq uint64) call.Time {
-	s, _ := v.tape.locate(seq)
-	if s == nil {
-		return 0
+	r := newReader(&v.tape, seq)
+	defer r.Close()
+	for {
+		rec, err := r.Next()
+		var damage *DamageError
+		switch {
+		case err == nil:
+			return rec.At
+		case !errors.As(err, &damage):
+			return 0
+		}
 	}
-	return s.seek(seq).at
 }
