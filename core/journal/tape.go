@@ -151,13 +151,18 @@ func (t *tape) header(name string, first uint64) (*segment, error) {
 		return nil, err
 	}
 	defer f.Close()
+	s := &segment{place: newPlace(t.key, first), name: name, broken: true}
+	s.identify(f)
+	return s, nil
+}
+
+// identify takes over what a sound header says.
+func (s *segment) identify(f File) {
 	b := make([]byte, headerSize)
 	_ = readAll(f, b, 0)
-	p, ok := parseSegmentHeader(b)
-	if !ok || p.first != first {
-		p, ok = newPlace(t.key, first), false
+	if p, ok := parseSegmentHeader(b); ok && p.first == s.first {
+		s.place, s.broken = p, false
 	}
-	return &segment{place: p, name: name, broken: !ok}, nil
 }
 
 // adoptKey takes the key from the headers, else from its file, and gives it to segments whose header is damaged.
@@ -199,6 +204,9 @@ func (t *tape) read(s *segment, next uint64, found *findings) error {
 	size, err := f.Size()
 	if err != nil {
 		return fmt.Errorf("measuring the journal's segment %s: %w", t.path(s.name), err)
+	}
+	if s.broken && t.foreign {
+		s.identify(f) // it may have just been made
 	}
 	s.last, s.size, s.file = s.first-1, headerSize, size
 	if s.broken && (next != 0 || size >= headerSize) {

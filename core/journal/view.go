@@ -35,6 +35,9 @@ type SegmentInfo struct {
 func Inspect(dir string) (*View, error) {
 	v := &View{tape: tape{fs: disk{}, dir: dir, foreign: true}}
 	found, err := v.tape.load()
+	for try := 0; err == nil && len(v.tape.segments) == 0 && try < 5; try++ { // all may have been removed since they were listed
+		found, err = v.tape.load()
+	}
 	if err != nil {
 		return nil, err
 	}
