@@ -242,6 +242,7 @@ type exported struct {
 	Base64 string          `json:"base64,omitempty"`
 }
 
+// exportJournal prints the records from from to to.
 func exportJournal(ctx context.Context, v *journal.View, from, to uint64, out, errOut io.Writer) error {
 	r, err := v.Read(from)
 	if err != nil {
@@ -249,33 +250,38 @@ func exportJournal(ctx context.Context, v *journal.View, from, to uint64, out, e
 	}
 	defer r.Close()
 	w := bufio.NewWriterSize(out, 64<<10)
-	missed := false
-	for r.Seq() <= to && ctx.Err() == nil {
+	missed, err := exportRecords(ctx, r, to, w, errOut)
+	if flushErr := w.Flush(); err == nil && flushErr != nil {
+		err = fmt.Errorf("printing: %w", flushErr)
+	}
+	if err == nil && missed {
+		err = errSilent
+	}
+	return err
+}
+
+// exportRecords reports whether records were missed, which it says on errOut.
+func exportRecords(ctx context.Context, r *journal.Reader, to uint64, w *bufio.Writer, errOut io.Writer) (missed bool, err error) {
+	for r.Seq() <= to {
+		if ctx.Err() != nil {
+			return missed, errInterrupted
+		}
 		rec, err := r.Next()
 		switch {
 		case err == io.EOF:
-			to = 0
+			return missed, nil
 		case passedOver(err):
 			missed = true
 			fmt.Fprintln(errOut, "ctigate:", printable(err.Error()))
 		case err != nil:
-			return err
+			return missed, err
 		case rec.Seq <= to:
 			if err := exportRecord(w, rec); err != nil {
-				return err
+				return missed, err
 			}
 		}
 	}
-	if err := w.Flush(); err != nil {
-		return fmt.Errorf("printing: %w", err)
-	}
-	switch {
-	case ctx.Err() != nil:
-		return errInterrupted
-	case missed:
-		return errSilent
-	}
-	return nil
+	return missed, nil
 }
 
 // passedOver says that reading goes on after err.

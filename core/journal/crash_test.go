@@ -240,3 +240,47 @@ func nothingLost(t *testing.T, j *Journal, last uint64) {
 		t.Fatalf("%d records, want %d", len(recs), last)
 	}
 }
+
+// A batch of which a part was written before the disk was full is taken back, or overruled by what follows, whatever
+// crashes then.
+func TestAFailedBatchLeavesNothing(t *testing.T) {
+	for space := range 400 {
+		for _, noTrunc := range []bool{false, true} {
+			f := newFakeFS(uint64(space))
+			j, _ := open(t, Options{Dir: "d", FS: f})
+			fill(t, j, 2)
+			f.space, f.noTrunc = space, noTrunc
+			wrong := Record{At: 5, Kind: 2, Data: []byte("never")}
+			if _, err := j.Append(wrong, wrong, wrong, Record{Data: make([]byte, 400)}); !errors.Is(err, ErrNoSpace) {
+				t.Fatal(err)
+			}
+			f.space = -1
+			last := uint64(2)
+			if noTrunc || space%2 == 0 {
+				last = 5
+				fill(t, j, last)
+			}
+			_ = j.Close()
+			k, _ := open(t, Options{Dir: "d", FS: f})
+			nothingLost(t, k, last)
+			_ = k.Close()
+		}
+	}
+}
+
+func TestTrimmedSegmentsLeaveNoHoleAfterACrash(t *testing.T) {
+	for seed := range uint64(100) {
+		f := newFakeFS(seed)
+		j, _ := open(t, Options{Dir: "d", FS: f, SegmentBytes: 300})
+		fill(t, j, 60)
+		j.Trim(50)
+		g := f.crash(keepAny)
+		_ = j.Close()
+		k, r := open(t, Options{Dir: "d", FS: g})
+		if len(r.Damage) > 0 {
+			t.Fatal(r.Damage)
+		}
+		whole(t, k, r.First, 60)
+		_ = k.Close()
+	}
+}

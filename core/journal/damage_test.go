@@ -103,6 +103,9 @@ func survives(t testing.TB, f *fakeFS, file string, lost map[uint64]bool) Report
 	if err != nil || seq != 13 && seq != 8 || string(data) != string(payload(seq)) {
 		t.Fatalf("%s: checkpoint %d %q %v", file, seq, data, err)
 	}
+	if last := j.Stats().Last; last < max(at["kafka"], seq) { // what a cursor has seen is never said of another record
+		t.Fatalf("%s: appending goes on after %d, cursors are at %v", file, last, at)
+	}
 	fill(t, j, j.Stats().Last+2)
 	return r
 }
@@ -190,6 +193,24 @@ func TestARecordInARecordIsNotTaken(t *testing.T) {
 	recs, _ := all(t, j, 1)
 	if len(recs) != 3 || recs[2].Seq != 4 || len(r.Damage) != 1 || r.Damage[0].FirstSeq != 3 || r.Damage[0].LastSeq != 3 {
 		t.Errorf("%d records, %+v", len(recs), r)
+	}
+}
+
+func TestARecordHoldsInItsPlaceOnly(t *testing.T) {
+	p := newPlace(newKey(), 7)
+	b := p.appendFrame(nil, 1000, Record{Seq: 9, Data: []byte("x")})
+	if _, ok := p.parseHead(1000, b); !ok {
+		t.Error("not taken where it stands")
+	}
+	for _, off := range []int64{0, 999, 1001, 1000 + 1<<31, 1000 + 1<<32} {
+		if _, ok := p.parseHead(off, b); ok {
+			t.Errorf("taken at %d", off)
+		}
+	}
+	for _, q := range []place{newPlace(p.key, 8), newPlace(newKey(), 7)} {
+		if _, ok := q.parseHead(1000, b); ok {
+			t.Error("taken in another segment")
+		}
 	}
 }
 
