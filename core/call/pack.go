@@ -20,9 +20,13 @@ type Pack struct {
 	src     string // left to be read
 	reading bool
 	ids     bool // words alone are remembered, ids are not
-	own     bool // strings read are copies, so that none keeps the others alive
+	own     bool // strings read are copies, a few together, so that none keeps all alive
 	err     error
 	last    Time // the latest, for each is told by its distance from the one before
+
+	room     []byte // for the next copies
+	copy     string // of a part of src
+	copyLeft int    // bytes were left where it begins
 
 	written map[string]uint64 // words, by their numbers
 	read    []string          // words, by their numbers
@@ -294,14 +298,25 @@ func (p *Pack) text() string {
 		return ""
 	}
 	s := p.src[:n]
-	p.src = p.src[n:]
 	if p.own {
-		s = strings.Clone(s)
+		s = p.copied(int(n))
 	}
+	p.src = p.src[n:]
 	if how == remembered {
 		p.read = append(p.read, s)
 	}
 	return s
+}
+
+// copied returns the next n bytes as part of a copy of some more of them.
+func (p *Pack) copied(n int) string {
+	const window = 4096
+	at := p.copyLeft - len(p.src)
+	if p.copy == "" || at+n > len(p.copy) {
+		p.copy = strings.Clone(p.src[:min(max(n, window), len(p.src))])
+		p.copyLeft, at = len(p.src), 0
+	}
+	return p.copy[at : at+n]
 }
 
 func (p *Pack) again(n uint64) string {

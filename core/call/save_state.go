@@ -15,6 +15,10 @@ func (s *stateCodec) state() {
 	count(p, &s.calls, 30)
 	count(p, &s.legs, 20)
 	count(p, &s.rooms, 4)
+	if p.reading {
+		t.legs, t.sip = make(map[legKey]*leg, len(s.legs)), make(map[string]*leg, len(s.legs))
+		t.roots = make(map[string]*tracked, len(s.calls))
+	}
 	for _, l := range s.legs {
 		s.leg(l)
 	}
@@ -47,8 +51,13 @@ func count[T any](p *Pack, things *[]*T, bytes int) {
 		return
 	}
 	*things = make([]*T, n)
+	const together = 32 // made at once, and kept as long as one of them is
+	var made []T
 	for i := range *things {
-		(*things)[i] = new(T)
+		if i%together == 0 {
+			made = make([]T, min(together, int(n)-i))
+		}
+		(*things)[i] = &made[i%together]
 	}
 }
 
@@ -97,7 +106,13 @@ func (s *stateCodec) roomRef(r **room) {
 }
 
 func (s *stateCodec) legRefs(ls *[]*leg) {
-	PackList(&s.p, ls, func(_ *Pack, l **leg) { s.legRef(l) })
+	n, is := s.p.size(len(*ls), *ls != nil)
+	if s.p.reading && is {
+		*ls = make([]*leg, n)
+	}
+	for i := range *ls {
+		s.legRef(&(*ls)[i])
+	}
 }
 
 func (s *stateCodec) key(k *legKey) {
@@ -177,13 +192,10 @@ func (s *stateCodec) tracked(c *tracked) {
 
 // call packs c's call without its connections, which are those of its legs.
 func (s *stateCodec) call(c *tracked) {
-	if s.p.reading {
-		packCall(&s.p, &c.call)
-		return
-	}
-	bare := c.call
-	bare.Connections = nil
-	packCall(&s.p, &bare)
+	shown := c.call.Connections
+	c.call.Connections = nil
+	packCall(&s.p, &c.call)
+	c.call.Connections = shown
 }
 
 // connections packs the connections that c shows: each that is one of its legs' by the number of that leg, from 1.
@@ -271,7 +283,7 @@ func (s *stateCodec) spent() {
 	if !s.p.reading {
 		ids = s.spentIDs()
 	}
-	PackList(&s.p, &ids, packCallID)
+	PackList(&s.p, &ids, (*Pack).String)
 	if s.p.reading {
 		for _, id := range ids {
 			s.t.spent.add(id)
@@ -341,6 +353,3 @@ func packBools(p *Pack, vs ...*bool) {
 		*v = bits>>i&1 != 0
 	}
 }
-
-// packCallID packs an id in 16 bytes when it is a UUID as we write them.
-func packCallID(p *Pack, id *string) { p.String(id) }
