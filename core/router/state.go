@@ -47,7 +47,7 @@ func (p *loop) restoreState(b []byte) error {
 	if err != nil {
 		return fmt.Errorf("reading a checkpoint: %w", err)
 	}
-	if err := p.fresh.RestoreState(s.judge); err != nil {
+	if err := p.fresh.Restore(s.judge); err != nil {
 		return fmt.Errorf("reading a checkpoint: %w", err)
 	}
 	p.tracker, p.nth, p.gen, p.now, p.ahead, p.ticked = tracker, s.turn, s.gen, s.now, s.ahead, s.ticked
