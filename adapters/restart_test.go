@@ -1,7 +1,11 @@
 package adapters_test
 
 import (
+	"fmt"
+	"maps"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/ctigate/ctigate/core/call"
@@ -74,4 +78,129 @@ func TestRestartOnceAnywhere(t *testing.T) {
 			}
 		}
 	}
+}
+
+// adopt is a tracker that knows no more than what was published last of each call.
+func adopt(published []*call.Event, now call.Time) *call.Tracker {
+	tr := call.NewTracker(call.Options{})
+	last := map[string]*call.Event{}
+	var ids []string
+	for _, e := range published {
+		if e.Call == nil || e.Type == call.MediaQuality {
+			continue
+		}
+		if last[e.CallID] == nil {
+			ids = append(ids, e.CallID)
+		}
+		last[e.CallID] = e
+	}
+	for _, id := range ids {
+		tr.Adopt(last[id].Call, last[id].Seq, now)
+	}
+	return tr
+}
+
+// bridges are where each leg of r is after so many frames: what it joined last.
+func (r *tape) bridges(frames int) map[string]call.Observation {
+	in := map[string]call.Observation{}
+	for _, f := range r.frames[:frames] {
+		for _, o := range f.Observations {
+			switch o.Kind {
+			case call.LegBridged:
+				in[o.Leg] = o
+			case call.LegUnbridged:
+				delete(in, o.Leg)
+			}
+		}
+	}
+	return in
+}
+
+// snapshot is what the switch would answer when its calls are as tr knows them.
+func snapshot(tr *call.Tracker, bridges map[string]call.Observation, now call.Time) (out []call.Observation) {
+	end := call.Observation{Kind: call.SnapshotEnd, At: now, Received: now, Native: call.Native{Type: "test", ID: "snapshot"}}
+	for _, c := range tr.Calls() {
+		for i, n := range c.Connections {
+			if n.ClearedAt == 0 {
+				o := end
+				o.Kind, o.Leg, o.Value, o.Inbound = call.SnapshotLeg, strings.TrimPrefix(n.ID, c.Switch.ID+"/"), string(n.State), i == 0
+				o.Bridge, o.Conference = bridges[o.Leg].Bridge, bridges[o.Leg].Conference
+				out = append(out, o)
+			}
+		}
+	}
+	return append(out, end)
+}
+
+// TestNewDiskAnywhere cuts every recording, takes the calls over as they were last published, lets the switch tell how
+// they stand, and goes on: each call keeps its id and its interaction, counts on and ends once.
+func TestNewDiskAnywhere(t *testing.T) {
+	for _, r := range tapes(t) {
+		stride := 1 + len(r.frames)/60
+		for cut := 1; cut < len(r.frames); cut += stride {
+			before := call.NewTracker(call.Options{})
+			var events []*call.Event
+			for i := range cut {
+				events = append(events, r.step(before, i)...)
+			}
+			now := r.frames[cut-1].Received
+			tr := adopt(events, now)
+			if tr.Active() != before.Active() {
+				t.Fatalf("%s, cut before frame %d: %d of %d calls go on", r.name, cut, tr.Active(), before.Active())
+			}
+			for _, o := range snapshot(before, r.bridges(cut), now) {
+				events = append(events, tr.Apply(r.refs[cut-1], o)...)
+			}
+			for i := cut; i < len(r.frames); i++ {
+				events = append(events, r.step(tr, i)...)
+			}
+			events = append(events, r.after(tr)...)
+			if faults := counted(events); len(faults) > 0 || tr.Active() > 0 {
+				t.Fatalf("%s, cut before frame %d: %d calls go on for ever, %v\n%q", r.name, cut, tr.Active(), faults, transcript(events))
+			}
+			sameCalls(t, fmt.Sprintf("%s, cut before frame %d", r.name, cut), events, slices.Concat(r.through(func(tr *call.Tracker) *call.Tracker { return tr })...))
+		}
+	}
+}
+
+// counted says where a call's events are not numbered 1, 2, 3 … or it has not exactly one end.
+func counted(events []*call.Event) (faults []string) {
+	seq, ends := map[string]uint64{}, map[string]int{}
+	for _, e := range events {
+		if e.CallID == "" || e.Type == call.MediaQuality {
+			continue
+		}
+		if seq[e.CallID]++; e.Seq != seq[e.CallID] {
+			faults = append(faults, fmt.Sprintf("%s of %s is number %d, not %d", e.Type, e.CallID, e.Seq, seq[e.CallID]))
+		}
+		if e.Type == call.CallEnded {
+			ends[e.CallID]++
+		}
+	}
+	for id := range seq {
+		if ends[id] != 1 {
+			faults = append(faults, fmt.Sprintf("%s ends %d times", id, ends[id]))
+		}
+	}
+	return faults
+}
+
+// sameCalls compares which calls there are, in which interactions, and which were answered. Who hung up, and so whether a
+// call was abandoned, is not known when the hang-up had begun.
+func sameCalls(t *testing.T, where string, got, want []*call.Event) {
+	t.Helper()
+	a, b := outcomes(got), outcomes(want)
+	if !maps.Equal(a, b) {
+		t.Errorf("%s:\n got %v\nwant %v", where, a, b)
+	}
+}
+
+func outcomes(events []*call.Event) map[string]string {
+	out := map[string]string{}
+	for _, e := range events {
+		if e.Type == call.CallRecord {
+			out[e.CallID] = fmt.Sprint(e.InteractionID, e.Call.Outcome == call.Answered, e.Call.MergedInto)
+		}
+	}
+	return out
 }

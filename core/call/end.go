@@ -43,7 +43,8 @@ func (t *Tracker) Tick(now Time) []*Event {
 	return t.out
 }
 
-// endWaiting ends a call whose stay in the queue was never closed by the switch.
+// endWaiting ends a call whose stay in the queue was never closed by the switch, or whose end was not published before a
+// restart.
 func (t *Tracker) endWaiting(c *tracked) {
 	t.sw = c.call.Switch
 	at := c.lastCleared()
@@ -51,12 +52,14 @@ func (t *Tracker) endWaiting(c *tracked) {
 		at = c.call.AnsweredAt
 	}
 	o := &Observation{At: at, Received: t.now, Native: Native{Type: "ctigate.end_grace", ID: c.call.ID}, Synthetic: true}
-	result := "abandoned"
-	if c.answering {
-		result = "answered"
+	if c.queueOpen {
+		result := "abandoned"
+		if c.answering {
+			result = "answered"
+		}
+		c.miss("queue.left")
+		t.leaveQueue(c, c.first, o, result)
 	}
-	c.miss("queue.left")
-	t.leaveQueue(c, c.first, o, result)
 	o.At = c.lastCleared()
 	t.end(c, o)
 }

@@ -66,5 +66,7 @@ func packSample(p *call.Pack, s *sample) {
 func packSpan(p *call.Pack, t *call.Time) {
 	v := int64(*t)
 	p.Int(&v)
-	*t = call.Time(v)
+	if p.Reading() {
+		*t = call.Time(v)
+	}
 }
