@@ -1,0 +1,111 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Each fault is done, lasts and is undone here. What fails of that is the driver's to note: the plan goes on.
+
+// killNode ends a node with SIGKILL and starts it again.
+func (r *run) killNode(f fault) {
+	n := r.nodes[f.target]
+	n.kill()
+	time.Sleep(f.length)
+	r.wrong(n.start())
+	r.wrong(n.ready(30 * time.Second))
+}
+
+func (r *run) stopNode(f fault) {
+	n := r.nodes[f.target]
+	n.signal(syscall.SIGSTOP)
+	time.Sleep(f.length)
+	n.signal(syscall.SIGCONT)
+}
+
+// linksOf returns the proxies of a target such as n1/ast.
+func (r *run) linksOf(target string) []*proxy {
+	name, sw, _ := strings.Cut(target, "/")
+	return r.nodes[name].links[sw]
+}
+
+func each(ps []*proxy, do func(*proxy)) {
+	for _, p := range ps {
+		do(p)
+	}
+}
+
+func (r *run) cutLink(f fault) {
+	each(r.linksOf(f.target), (*proxy).down)
+	time.Sleep(f.length)
+	each(r.linksOf(f.target), (*proxy).up)
+}
+
+func (r *run) holdLink(f fault) {
+	each(r.linksOf(f.target), (*proxy).hold)
+	time.Sleep(f.length)
+	each(r.linksOf(f.target), (*proxy).release)
+}
+
+func (r *run) slowLink(f fault) {
+	slow(r.linksOf(f.target), f)
+}
+
+func slow(ps []*proxy, f fault) {
+	each(ps, func(p *proxy) { p.set(func() { p.delay = time.Duration(f.n) * ms }) })
+	time.Sleep(f.length)
+	each(ps, func(p *proxy) { p.set(func() { p.delay = 0 }) })
+}
+
+// halfFrame lets half of the next piece through and cuts the link.
+func (r *run) halfFrame(f fault) {
+	each(r.linksOf(f.target), func(p *proxy) { p.set(func() { p.half = true }) })
+	time.Sleep(300 * ms)
+	each(r.linksOf(f.target), func(p *proxy) { p.set(func() { p.half = false }) })
+}
+
+// brokerOf is the number in a target such as "broker 2".
+func brokerOf(f fault) (i int) {
+	_, _ = fmt.Sscanf(f.target, "broker %d", &i) // the plan wrote it
+	return i
+}
+
+func (r *run) stopBroker(f fault) {
+	if err := r.kafka.stop(brokerOf(f)); err != nil {
+		r.note("stopping %s: %v", f.target, err)
+	}
+	time.Sleep(f.length)
+	if err := r.kafka.start(brokerOf(f)); err != nil {
+		r.note("starting %s: %v", f.target, err)
+	}
+}
+
+func (r *run) restartBrokers(f fault) {
+	if err := r.kafka.restart(f.length); err != nil {
+		r.note("restarting the brokers: %v", err)
+	}
+}
+
+func (r *run) slowBroker(f fault) {
+	slow(r.kafka.proxies()[brokerOf(f):][:1], f)
+}
+
+// loseAnswers swallows what a broker answers, and then cuts the connections.
+func (r *run) loseAnswers(f fault) {
+	p := r.kafka.proxies()[brokerOf(f)]
+	p.set(func() { p.mute = true })
+	time.Sleep(f.length)
+	p.cut()
+	p.set(func() { p.mute = false })
+}
+
+func (r *run) failRequests(f fault) { r.kafka.fail(f.arg, f.n) }
+
+// stepClock sets a switch's clock off and back.
+func (r *run) stepClock(f fault) {
+	r.sw.by[f.target].SetClockSkew(time.Duration(f.n) * ms)
+	time.Sleep(f.length)
+	r.sw.by[f.target].SetClockSkew(0)
+}

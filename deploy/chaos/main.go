@@ -1,0 +1,156 @@
+// Command chaos runs the gateway between simulated switches and a Kafka while everything around it and the gateway
+// itself is made to fail at random seeded moments, and judges what arrived: docs/reliability.md.
+//
+//	make chaos                               500 seeded runs of the quick form
+//	make chaos ARGS="--seed 17"              one run again
+//	make chaos ARGS="--live --for 30m"       against three real Apache Kafka brokers
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// settings are those of all runs.
+type settings struct {
+	seed     uint64
+	runs     int
+	parallel int
+	length   time.Duration
+	faults   int
+	rate     float64 // calls a second
+	speed    float64
+	nodes    int
+	journal  bool
+	live     bool
+	root     bool
+	only     string // kinds of faults, comma-separated; all when empty
+	without  string
+	keep     string        // folder for what failed
+	binary   string        // ctigate
+	within   time.Duration // everything must have been delivered so soon after the last call
+	verbose  bool
+	every    time.Duration // between lines of progress
+
+	cluster func(dir string) (cluster, error)
+	lines   func(n *node) string
+}
+
+// plays reports whether faults of that kind are wanted and possible.
+func (s *settings) plays(k *kind) bool {
+	named := func(list string) bool { return strings.Contains(","+list+",", ","+k.name+",") }
+	return (k.needs == nil || k.needs(s)) && (s.only == "" || named(s.only)) && !named(s.without)
+}
+
+func parse(args []string) (*settings, error) {
+	s := &settings{root: os.Geteuid() == 0}
+	fl := flag.NewFlagSet("chaos", flag.ContinueOnError)
+	seed := fl.Uint64("seed", 0, "do the one run of this `SEED`; with --runs, begin with it")
+	fl.IntVar(&s.runs, "runs", 0, "how many runs, seeds counting up (default 500, or 1 with --seed)")
+	fl.IntVar(&s.parallel, "parallel", 4, "runs at once: they mostly wait")
+	fl.DurationVar(&s.length, "length", quickLength, "how long faults go on in a run")
+	fl.IntVar(&s.faults, "faults", 8, "faults drawn for a run")
+	fl.Float64Var(&s.rate, "rate", 8, "calls a second")
+	fl.Float64Var(&s.speed, "speed", 100, "how many times faster than life people talk")
+	fl.IntVar(&s.nodes, "nodes", 1, "gateways: 1 or 2")
+	fl.BoolVar(&s.journal, "journal", false, "with a journal, so that nodes may be killed")
+	fl.StringVar(&s.only, "only", "", "only these `KINDS` of faults, comma-separated; none for none")
+	fl.StringVar(&s.without, "without", "", "all but these `KINDS`")
+	fl.StringVar(&s.keep, "keep", filepath.Join(os.TempDir(), "ctigate-chaos"), "`FOLDER` for the logs and journals of what failed")
+	fl.StringVar(&s.binary, "binary", "", "the ctigate to test; built when empty")
+	fl.DurationVar(&s.within, "within", 20*time.Second, "how soon after the last call everything must have arrived")
+	fl.BoolVar(&s.verbose, "v", false, "print what is done as it is done")
+	if err := fl.Parse(args); err != nil {
+		return nil, err
+	}
+	s.seed = max(1, *seed)
+	if s.runs == 0 && *seed != 0 {
+		s.runs = 1
+	} else if s.runs == 0 {
+		s.runs = 500
+	}
+	s.every = 10 * time.Second
+	s.cluster = func(dir string) (cluster, error) { return startFake(dir) }
+	s.lines = s.more
+	return s, nil
+}
+
+// more is what the settings add to a node's configuration.
+func (s *settings) more(n *node) string {
+	var b strings.Builder
+	if s.journal {
+		fmt.Fprintf(&b, "journal:\n  dir: %s\n", n.journal())
+	}
+	return b.String()
+}
+
+// build makes the ctigate under test.
+func build(dir string) (string, error) {
+	out := filepath.Join(dir, "ctigate")
+	cmd := exec.Command("go", "build", "-o", out, "github.com/ctigate/ctigate")
+	cmd.Stderr = os.Stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("building ctigate: %w", err)
+	}
+	return out, nil
+}
+
+func main() {
+	s, err := parse(os.Args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err != nil {
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	failed, err := prove(ctx, s)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "chaos:", err)
+	}
+	if err != nil || failed > 0 {
+		os.Exit(1)
+	}
+}
+
+// prove does all runs and returns how many failed.
+func prove(ctx context.Context, s *settings) (failed int, err error) {
+	if err := os.MkdirAll(s.keep, 0o700); err != nil {
+		return 0, err
+	}
+	if s.binary == "" {
+		if s.binary, err = build(s.keep); err != nil {
+			return 0, err
+		}
+	}
+	b := newBoard(s)
+	seeds := make(chan uint64)
+	var workers sync.WaitGroup
+	for range min(s.parallel, s.runs) {
+		workers.Go(func() {
+			for seed := range seeds {
+				b.add(carryOut(ctx, newPlan(seed, s), s))
+			}
+		})
+	}
+	for i := range s.runs {
+		select {
+		case seeds <- s.seed + uint64(i):
+		case <-ctx.Done():
+		}
+	}
+	close(seeds)
+	workers.Wait()
+	return b.finish(), ctx.Err()
+}

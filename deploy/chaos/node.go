@@ -1,0 +1,269 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// node is one `ctigate run` with its own links to everything.
+type node struct {
+	name    string // n1, n2
+	dir     string // its configuration, log, journal
+	binary  string
+	listen  string // of its telemetry
+	links   map[string][]*proxy
+	lines   func(n *node) string // more of its configuration
+	brokers []string
+
+	mu      sync.Mutex
+	cmd     *exec.Cmd
+	done    chan struct{}
+	err     error // after done
+	wanted  bool  // it should be running
+	stopped bool  // SIGSTOP
+	starts  int
+}
+
+// newNode makes a node and its proxies to the switches; start starts it.
+func newNode(name, dir, binary string, s *switches, brokers []string) (*node, error) {
+	n := &node{name: name, dir: filepath.Join(dir, name), binary: binary, links: map[string][]*proxy{}, brokers: brokers}
+	if err := os.MkdirAll(n.dir, 0o700); err != nil {
+		return nil, err
+	}
+	var err error
+	if n.listen, err = freePort(); err != nil {
+		return nil, err
+	}
+	for _, l := range []struct{ sw, what, addr string }{{asterisk, "ari", s.ast.ARIAddr()}, {asterisk, "ami", s.ast.AMIAddr()},
+		{freeswitch, "esl", s.fs.Addr()}} {
+		p, err := newProxy(name+" "+l.what, l.addr)
+		if err != nil {
+			n.close()
+			return nil, err
+		}
+		n.links[l.sw] = append(n.links[l.sw], p)
+	}
+	return n, nil
+}
+
+// freePort is an address on loopback that nobody listens on now.
+func freePort() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("looking for a free port: %w", err)
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+func (n *node) journal() string { return filepath.Join(n.dir, "journal") }
+func (n *node) log() string     { return filepath.Join(n.dir, "ctigate.log") }
+
+// config is what the node runs with.
+func (n *node) config() string {
+	more := ""
+	if n.lines != nil {
+		more = n.lines(n)
+	}
+	return fmt.Sprintf(`switches:
+  - id: %s
+    kind: ari
+    url: "http://%s/ari"
+    username: %s
+    password: {env: CHAOS_PASSWORD}
+    application: ctigate-%s
+    ami: {address: "%s", username: %[3]s, password: {env: CHAOS_PASSWORD}}
+    ping_interval: 500ms
+    read_timeout: 3s
+  - id: %[6]s
+    kind: esl
+    address: "%[7]s"
+    password: {env: CHAOS_PASSWORD}
+sinks:
+  - kind: kafka
+    brokers: ["%[8]s"]
+    when_full: block
+    partitions: 3
+    dial_timeout: 2s
+    request_timeout: 2s
+    write_timeout: 6s
+telemetry:
+  listen: "%[9]s"
+drain_timeout: 15s
+%[10]s`, asterisk, n.links[asterisk][0].addr(), simUser, n.name, n.links[asterisk][1].addr(),
+		freeswitch, n.links[freeswitch][0].addr(), strings.Join(n.brokers, `", "`), n.listen, more)
+}
+
+// start starts the process. What it logs goes behind what earlier ones logged.
+func (n *node) start() error {
+	file := filepath.Join(n.dir, "ctigate.yaml")
+	if err := os.WriteFile(file, []byte(n.config()), 0o600); err != nil {
+		return err
+	}
+	log, err := os.OpenFile(n.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command(n.binary, "run", "-c", file, "--plain")
+	cmd.Env = append(os.Environ(), "CHAOS_PASSWORD="+simPassword, "GOMAXPROCS=2")
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nothing outlives the driver
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("starting %s: %w", n.name, err)
+	}
+	done := make(chan struct{})
+	n.cmd, n.done, n.wanted, n.stopped = cmd, done, true, false
+	n.starts++
+	go func() {
+		err := cmd.Wait()
+		n.mu.Lock()
+		n.err = err
+		n.mu.Unlock()
+		close(done)
+	}()
+	return nil
+}
+
+// running reports whether the process is there. One that has ended although it should not have is an error.
+func (n *node) running() (bool, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.done == nil {
+		return false, nil
+	}
+	select {
+	case <-n.done:
+		if n.wanted {
+			return false, fmt.Errorf("%s ended by itself: %v: %s", n.name, n.err, n.lastWords())
+		}
+		return false, nil
+	default:
+		return true, nil
+	}
+}
+
+func (n *node) lastWords() string {
+	b, _ := os.ReadFile(n.log()) // it is only for a message
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return strings.Join(lines[max(0, len(lines)-3):], " / ")
+}
+
+func (n *node) signal(sig syscall.Signal) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.cmd != nil {
+		_ = n.cmd.Process.Signal(sig) // it may have ended
+		n.stopped = sig == syscall.SIGSTOP
+	}
+}
+
+// kill ends the process at once and waits until it is gone.
+func (n *node) kill() {
+	n.mu.Lock()
+	n.wanted = false
+	done := n.done
+	n.mu.Unlock()
+	if done != nil {
+		n.signal(syscall.SIGKILL)
+		<-done
+	}
+}
+
+// drain stops the process as an operator does; it must end by itself and say that all is well.
+func (n *node) drain(within time.Duration) error {
+	n.mu.Lock()
+	n.wanted = false
+	done := n.done
+	n.mu.Unlock()
+	if done == nil {
+		return nil
+	}
+	n.signal(syscall.SIGTERM)
+	select {
+	case <-done:
+	case <-time.After(within):
+		n.signal(syscall.SIGQUIT) // its log then ends with where every goroutine is
+		sleepOr(done, 2*time.Second)
+		n.kill()
+		return fmt.Errorf("%s did not end within %v of SIGTERM", n.name, within)
+	}
+	var exit *exec.ExitError
+	if errors.As(n.err, &exit) {
+		return fmt.Errorf("%s ended with %w: %s", n.name, n.err, n.lastWords())
+	}
+	return nil
+}
+
+func (n *node) close() {
+	n.signal(syscall.SIGCONT)
+	n.kill()
+	for _, ps := range n.links {
+		for _, p := range ps {
+			p.close()
+		}
+	}
+}
+
+// status is what /readyz tells that the driver wants to know.
+type status struct {
+	Ready  bool `json:"ready"`
+	Active int  `json:"active_calls"`
+	Queue  int  `json:"queue"`
+	Sinks  []struct {
+		Queue    int    `json:"queue"`
+		Produced uint64 `json:"produced"`
+		Acked    uint64 `json:"acked"`
+	} `json:"sinks"`
+}
+
+func (s status) idle() bool {
+	for _, k := range s.Sinks {
+		if k.Queue > 0 || k.Acked < k.Produced {
+			return false
+		}
+	}
+	return s.Active == 0 && s.Queue == 0
+}
+
+var asking = &http.Client{Timeout: 2 * time.Second}
+
+func (n *node) status() (s status, err error) {
+	resp, err := asking.Get("http://" + n.listen + "/readyz")
+	if err != nil {
+		return s, fmt.Errorf("asking %s how it is: %w", n.name, err)
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(&s); err != nil {
+		return s, fmt.Errorf("asking %s how it is: %w", n.name, err)
+	}
+	return s, nil
+}
+
+// ready waits until the node says so.
+func (n *node) ready(within time.Duration) error {
+	var last error
+	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(30 * time.Millisecond) {
+		if ok, err := n.running(); !ok {
+			return err
+		}
+		s, err := n.status()
+		if err == nil && s.Ready {
+			return nil
+		}
+		last = err
+	}
+	return fmt.Errorf("%s was not ready within %v: %v: %s", n.name, within, last, n.lastWords())
+}

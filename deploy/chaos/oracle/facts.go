@@ -1,0 +1,139 @@
+package oracle
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ctigate/ctigate/core/call"
+)
+
+// judged reports whether the witness's event is one that must be there: what is about the link itself is each
+// gateway's own.
+func judged(e *call.Event) bool {
+	return !strings.HasPrefix(string(e.Type), "source.") && e.Type != call.MediaQuality
+}
+
+// published counts what the messages say, by id and by fact.
+func (j *judge) published() (ids map[string]bool, facts map[string]int) {
+	ids, facts = map[string]bool{}, map[string]int{}
+	for _, stream := range []string{"events", "records", "stale"} {
+		for _, e := range j.by[stream] {
+			if !ids[e.ID] {
+				ids[e.ID] = true
+				facts[e.fact()]++
+			}
+		}
+	}
+	return ids, facts
+}
+
+// nothingMissing: all that the witness heard is there, by id or as the same fact, or lies inside a gap.
+func (j *judge) nothingMissing() {
+	ids, facts := j.published()
+	var open []*call.Event
+	for _, e := range j.c.Witness {
+		if judged(e) {
+			if ids[e.ID] {
+				facts[Fact(e)]--
+			} else {
+				open = append(open, e)
+			}
+		}
+	}
+	for _, e := range open {
+		f := Fact(e)
+		if facts[f] > 0 {
+			facts[f]--
+		} else if j.excuses(e) {
+			j.rep.Excused++
+		} else {
+			j.violate(Missing, nil, "%s %s of call %s, connection %q, seq %d for the witness, received %s (native %s %s %d)", e.ID, e.Type,
+				e.CallID, e.ConnectionID, e.Seq, e.Time.Received.Std().Format(stamp), e.Native.Type, e.Native.ID, e.Native.Seq)
+		}
+	}
+}
+
+const stamp = "15:04:05.000"
+
+// excuses reports whether a gap explains that e is not there. Of a call that a gap touched, what was seen later may say
+// less; but each leg that ended after the gap must be cleared, and the call ended.
+func (j *judge) excuses(e *call.Event) bool {
+	at := e.Time.Received.Std()
+	if j.inGap(e.Switch.ID, at, at) {
+		return true
+	}
+	l := j.lives[e.CallID]
+	if l == nil || !l.touched {
+		return false
+	}
+	return e.Type != call.ConnectionCleared || j.cleared(e.ConnectionID)
+}
+
+// cleared reports whether the leg's end is told anywhere.
+func (j *judge) cleared(connection string) bool {
+	return slices.ContainsFunc(j.by["records"], func(r *event) bool {
+		return slices.ContainsFunc(r.Call.Connections, func(c *call.Connection) bool { return c.ID == connection && c.ClearedAt != 0 })
+	})
+}
+
+// nothingInvented: each event that is there was heard by the witness, or was made up because a gap touched its call; and
+// each leg is one that its switch told of.
+func (j *judge) nothingInvented() {
+	ids, facts := map[string]bool{}, map[string]int{}
+	for _, e := range j.c.Witness {
+		ids[e.ID] = true
+		facts[Fact(e)]++
+	}
+	var open []*event
+	seen := map[string]bool{}
+	for _, stream := range []string{"events", "records", "stale"} {
+		for _, e := range j.by[stream] {
+			if seen[e.ID] {
+				continue
+			}
+			seen[e.ID] = true
+			j.knownLeg(e)
+			if ids[e.ID] {
+				facts[e.fact()]--
+			} else {
+				open = append(open, e)
+			}
+		}
+	}
+	for _, e := range open {
+		f := e.fact()
+		if facts[f] > 0 {
+			facts[f]--
+		} else if !j.madeUp(e) {
+			j.violate(Invented, messages(e), "%s %s of call %s, connection %q: the witness heard nothing of it", e.ID, e.Type, e.CallID, e.ConnectionID)
+		}
+	}
+}
+
+func (j *judge) knownLeg(e *event) {
+	sw, leg, ok := strings.Cut(e.ConnectionID, "/")
+	if ok && !j.c.Legs[sw][leg] {
+		j.violate(Invented, messages(e), "%s %s: switch %s never told of leg %s", e.ID, e.Type, sw, leg)
+	}
+}
+
+// madeUp reports whether a gap explains an event that the witness has not.
+func (j *judge) madeUp(e *event) bool {
+	if e.CallID != "" {
+		return j.touched(j.call(e.CallID))
+	}
+	return j.inGap(e.Switch.ID, e.Time.Received.Std().Add(-5*time.Second), e.Time.Received.Std())
+}
+
+// causes: a gap is published only where a link was disturbed.
+func (j *judge) causes() {
+	for _, g := range j.gaps {
+		if !slices.ContainsFunc(j.c.Troubles, func(t Trouble) bool {
+			return (t.Switch == "" || t.Switch == g.sw) && !g.to.Before(t.From.Add(-Slack)) && !g.from.After(t.To.Add(Slack))
+		}) {
+			j.violate(Causeless, []*Message{g.m}, "a gap on %s from %s to %s (%s): nothing disturbed its link then", g.sw,
+				g.from.Format(stamp), g.to.Format(stamp), g.reason)
+		}
+	}
+}

@@ -1,0 +1,184 @@
+package oracle
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/ctigate/ctigate/core/call"
+	"github.com/ctigate/ctigate/sim"
+)
+
+// truth: records say what the witness's say, and what the switch says happened. Those of calls that a gap touched are
+// counted when they say something else.
+func (j *judge) truth() {
+	for _, id := range j.callIDs() {
+		t, l := j.calls[id], j.lives[id]
+		if l == nil || l.record == nil || len(t.records) == 0 {
+			continue
+		}
+		diffs := differences(t.records[0].Call, l.record)
+		switch {
+		case len(diffs) == 0:
+		case l.touched:
+			j.rep.Off++
+		default:
+			j.violate(Untrue, messages(t.records[0]), "record of call %s: %s", id, short(diffs))
+		}
+	}
+	for _, sw := range slices.Sorted(maps.Keys(j.c.Truths)) {
+		for i := range j.c.Truths[sw] {
+			j.happened(sw, &j.c.Truths[sw][i])
+		}
+	}
+}
+
+// differences lists what of a record differs from the witness's. Durations may by a few milliseconds: which of two links
+// told first decides whose clock reading counts.
+func differences(got, want *call.Call) (out []string) {
+	say := func(what string, g, w any) {
+		if g != w {
+			out = append(out, fmt.Sprintf("%s is %v, the witness says %v", what, g, w))
+		}
+	}
+	say("outcome", got.Outcome, want.Outcome)
+	say("hangup_by", got.HangupBy, want.HangupBy)
+	say("direction", got.Direction, want.Direction)
+	say("from", number(got.From), number(want.From))
+	say("digits", got.Digits, want.Digits)
+	say("merged_into", got.MergedInto, want.MergedInto)
+	say("queue", queue(got.Queue), queue(want.Queue))
+	say("transfers", transfers(got), transfers(want))
+	say("connections", connections(got), connections(want))
+	if g, w := got.Durations, want.Durations; g != nil && w != nil {
+		for _, d := range []struct {
+			what string
+			g, w int64
+		}{{"ring_ms", g.RingMS, w.RingMS}, {"queue_ms", g.QueueMS, w.QueueMS}, {"talk_ms", g.TalkMS, w.TalkMS},
+			{"hold_ms", g.HoldMS, w.HoldMS}, {"total_ms", g.TotalMS, w.TotalMS}} {
+			if d.g-d.w > tolerance || d.w-d.g > tolerance {
+				say(d.what, d.g, d.w)
+			}
+		}
+	}
+	return out
+}
+
+const tolerance = 60 // milliseconds
+
+func number(a *call.Address) string {
+	if a == nil {
+		return ""
+	}
+	return a.Number
+}
+
+func queue(q *call.Queue) string {
+	if q == nil {
+		return ""
+	}
+	return q.ID + " " + q.Result
+}
+
+func transfers(c *call.Call) string {
+	var s []string
+	for _, t := range c.Transfers {
+		s = append(s, t.Kind+" by "+t.By+" to "+t.To+" "+t.Result)
+	}
+	return strings.Join(s, "; ")
+}
+
+func connections(c *call.Call) string {
+	var s []string
+	for _, x := range c.Connections {
+		s = append(s, fmt.Sprintf("%s %s %s %s", x.ID, x.Party.ID, x.Party.Role, x.Outcome))
+	}
+	slices.Sort(s)
+	return strings.Join(s, "; ")
+}
+
+// happened compares the records of a simulated call with what its switch says of it.
+func (j *judge) happened(sw string, x *sim.Truth) {
+	if x.Outcome == "" || x.Cut || len(x.Legs) == 0 {
+		return
+	}
+	recs := j.recordsOf(sw, x.Legs)
+	for _, r := range recs {
+		if l := j.lives[r.CallID]; l == nil || l.touched {
+			return
+		}
+	}
+	main := j.survivor(recs, call.ConnectionIDOf(sw, x.Legs[0]))
+	if main == nil {
+		if !j.inGap(sw, x.Started, x.Ended) {
+			j.violate(Missing, nil, "%s call %d (%s, legs %v): no record", sw, x.Number, x.Script, x.Legs)
+		}
+		return
+	}
+	if wrong := wrongs(main.Call, recs, x); len(wrong) > 0 {
+		j.violate(Untrue, messages(main), "%s call %d (%s): %s", sw, x.Number, x.Script, short(wrong))
+	}
+}
+
+// recordsOf returns the records with one of the legs.
+func (j *judge) recordsOf(sw string, legs []string) (out []*event) {
+	for _, r := range j.by["records"] {
+		if slices.ContainsFunc(r.Call.Connections, func(c *call.Connection) bool {
+			return slices.ContainsFunc(legs, func(l string) bool { return c.ID == call.ConnectionIDOf(sw, l) })
+		}) {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// survivor is the record of the call with that connection, or of the call it was merged into.
+func (j *judge) survivor(recs []*event, connection string) *event {
+	var found *event
+	for _, r := range recs {
+		if r.Call.MergedInto == "" && slices.ContainsFunc(r.Call.Connections, func(c *call.Connection) bool { return c.ID == connection }) {
+			found = r
+		}
+	}
+	return found
+}
+
+func wrongs(c *call.Call, recs []*event, x *sim.Truth) (out []string) {
+	say := func(what, got, want string) {
+		if got != want {
+			out = append(out, fmt.Sprintf("%s is %q, the switch says %q", what, got, want))
+		}
+	}
+	say("outcome", string(c.Outcome), string(x.Outcome))
+	if x.From != "" {
+		say("from", digits(number(c.From)), digits(x.From))
+	}
+	var by []string
+	for _, r := range recs {
+		for _, k := range r.Call.Connections {
+			if k.ConnectedAt != 0 && k.Party.Role == call.RoleAgent && !slices.Contains(by, k.Party.ID) {
+				by = append(by, k.Party.ID)
+			}
+		}
+	}
+	want := slices.Clone(x.AnsweredBy)
+	slices.Sort(by)
+	slices.Sort(want)
+	say("answered by", strings.Join(by, " "), strings.Join(want, " "))
+	if c.Queue != nil || x.Queue != "" {
+		say("queue", cmp.Or(c.Queue, &call.Queue{}).ID, x.Queue)
+	}
+	return out
+}
+
+// digits are those of a telephone number.
+func digits(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < '0' || r > '9' {
+			return -1
+		}
+		return r
+	}, s)
+}
