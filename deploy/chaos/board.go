@@ -24,7 +24,7 @@ type board struct {
 	failed   []uint64
 	faults   map[string]int
 	kinds    map[string]int // violations
-	sums     [10]int
+	sums     [11]int
 	longest  time.Duration
 	messages int
 }
@@ -43,7 +43,7 @@ func (b *board) add(r *result) {
 		b.faults[k] += n
 	}
 	if rep := r.report; rep != nil {
-		for i, n := range []int{rep.Messages, rep.Events, rep.Calls, rep.Repeats, rep.Gaps, rep.Touched, rep.Excused, rep.Off, rep.Synthetic, rep.Writers} {
+		for i, n := range []int{rep.Messages, rep.Events, rep.Calls, rep.Repeats, rep.Gaps, rep.Touched, rep.Excused, rep.Overtaken, rep.Off, rep.Synthetic, rep.Writers} {
 			b.sums[i] += n
 		}
 		for _, v := range rep.Violations {
@@ -109,7 +109,7 @@ func (s *settings) again(seed uint64) string {
 	add(s.length != quickLength, "--length %v", s.length)
 	add(s.faults != 8, "--faults %d", s.faults)
 	add(s.rate != 8, "--rate %v", s.rate)
-	add(s.speed != 100, "--speed %v", s.speed)
+	add(s.speed != 250, "--speed %v", s.speed)
 	add(s.only != "", "--only '%s'", s.only)
 	add(s.without != "", "--without '%s'", s.without)
 	return args
@@ -122,7 +122,7 @@ func (b *board) finish() int {
 	row := func(what string, n any) { fmt.Fprintf(b.out, "  %-44s %v\n", what, n) }
 	fmt.Fprintf(b.out, "\n%d runs in %v, %d failed\n", b.runs, time.Since(b.began).Round(time.Second), len(b.failed))
 	for i, what := range []string{"messages", "events of calls", "calls", "repeats of an id with the same payload", "gaps published",
-		"calls that a gap touched", "events not there, excused by a gap", "records of such calls that say less", "events made up from snapshots", "writers"} {
+		"calls that a gap touched", "events not there, excused by a gap", "events of AMI that overtook ARI, and are not there", "records of such calls that say less", "events made up from snapshots", "writers"} {
 		row(what, b.sums[i])
 	}
 	row("longest run", b.longest.Round(ms))

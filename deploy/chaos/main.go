@@ -61,7 +61,7 @@ func parse(args []string) (*settings, error) {
 	fl.DurationVar(&s.length, "length", quickLength, "how long faults go on in a run")
 	fl.IntVar(&s.faults, "faults", 8, "faults drawn for a run")
 	fl.Float64Var(&s.rate, "rate", 8, "calls a second")
-	fl.Float64Var(&s.speed, "speed", 100, "how many times faster than life people talk")
+	fl.Float64Var(&s.speed, "speed", 250, "how many times faster than life people talk")
 	fl.IntVar(&s.nodes, "nodes", 1, "gateways: 1 or 2")
 	fl.BoolVar(&s.journal, "journal", false, "with a journal, so that nodes may be killed")
 	fl.StringVar(&s.only, "only", "", "only these `KINDS` of faults, comma-separated; none for none")

@@ -53,16 +53,26 @@ type plan struct {
 
 // kind is a sort of fault.
 type kind struct {
-	name    string
-	weight  int
-	min     time.Duration // of its length, in a plan of the usual length
-	max     time.Duration
-	needs   func(s *settings) bool // nil: nothing
-	targets func(p *plan) []string
-	draw    func(r *rand.Rand, f *fault) // more of it; nil: nothing
-	blinds  bool                         // what the switches send may go unread
-	run     func(r *run, f fault)
+	name     string
+	weight   int
+	min      time.Duration // of its length, in a plan of the usual length
+	max      time.Duration
+	needs    func(s *settings) bool // nil: nothing
+	targets  func(p *plan) []string
+	draw     func(r *rand.Rand, f *fault) // more of it; nil: nothing
+	disturbs disturbance                  // what it does to the reading of the switches
+	run      func(r *run, f fault)
 }
+
+// disturbance is what a fault does to the reading of the switches.
+type disturbance int
+
+const (
+	nothing  disturbance = iota
+	delays               // what they send is read late
+	misdates             // or told at wrong times
+	blinds               // or is not read at all
+)
 
 func always(*settings) bool       { return true }
 func journaled(s *settings) bool  { return s.journal }
@@ -87,13 +97,13 @@ const ms = time.Millisecond
 // and grow with it.
 func kinds() []kind {
 	return []kind{
-		{name: "kill", weight: 6, min: 100 * ms, max: 1200 * ms, needs: journaled, targets: ofNodes, blinds: true, run: (*run).killNode},
-		{name: "stop", weight: 4, min: 200 * ms, max: 2500 * ms, targets: ofNodes, blinds: true, run: (*run).stopNode},
-		{name: "link cut", weight: 4, min: 10 * ms, max: 600 * ms, targets: ofLinks, blinds: true, run: (*run).cutLink},
-		{name: "link held", weight: 3, min: 100 * ms, max: 1500 * ms, targets: ofLinks, blinds: true, run: (*run).holdLink},
-		{name: "link slow", weight: 3, min: 300 * ms, max: 1500 * ms, targets: ofLinks, run: (*run).slowLink,
+		{name: "kill", weight: 6, min: 100 * ms, max: 1200 * ms, needs: journaled, targets: ofNodes, disturbs: blinds, run: (*run).killNode},
+		{name: "stop", weight: 4, min: 200 * ms, max: 2500 * ms, targets: ofNodes, disturbs: blinds, run: (*run).stopNode},
+		{name: "link cut", weight: 4, min: 10 * ms, max: 600 * ms, targets: ofLinks, disturbs: blinds, run: (*run).cutLink},
+		{name: "link held", weight: 3, min: 100 * ms, max: 1500 * ms, targets: ofLinks, disturbs: blinds, run: (*run).holdLink},
+		{name: "link slow", weight: 3, min: 300 * ms, max: 1500 * ms, targets: ofLinks, disturbs: delays, run: (*run).slowLink,
 			draw: func(r *rand.Rand, f *fault) { f.n = 5 + r.IntN(60) }},
-		{name: "half a frame", weight: 4, targets: ofLinks, blinds: true, run: (*run).halfFrame},
+		{name: "half a frame", weight: 4, targets: ofLinks, disturbs: blinds, run: (*run).halfFrame},
 		{name: "broker stop", weight: 4, min: 200 * ms, max: 1500 * ms, targets: ofBrokers, run: (*run).stopBroker},
 		{name: "brokers restart", weight: 3, min: 100 * ms, max: 1000 * ms, targets: ofAllBrokers, run: (*run).restartBrokers},
 		{name: "broker slow", weight: 3, min: 300 * ms, max: 1500 * ms, targets: ofBrokers, run: (*run).slowBroker,
@@ -101,7 +111,7 @@ func kinds() []kind {
 		{name: "answer lost", weight: 4, min: 50 * ms, max: 400 * ms, targets: ofBrokers, run: (*run).loseAnswers},
 		{name: "broker errors", weight: 6, needs: onFake, targets: ofAllBrokers, run: (*run).failRequests,
 			draw: func(r *rand.Rand, f *fault) { f.arg, f.n = failureNames()[r.IntN(len(failureNames()))], 1+r.IntN(4) }},
-		{name: "clock step", weight: 2, min: 300 * ms, max: 1500 * ms, targets: ofSwitches, run: (*run).stepClock,
+		{name: "clock step", weight: 2, min: 300 * ms, max: 1500 * ms, targets: ofSwitches, disturbs: misdates, run: (*run).stepClock,
 			draw: func(r *rand.Rand, f *fault) { f.n = r.IntN(120_000) - 60_000 }},
 	}
 }

@@ -172,19 +172,14 @@ func (r *run) do(f fault) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.done[f.kind]++
-	if k.blinds {
-		r.troubles = append(r.troubles, r.blinded(f, from)...)
+	if k.disturbs != nothing {
+		_, sw, _ := strings.Cut(f.target, "/")
+		r.troubles = append(r.troubles, oracle.Trouble{Switch: sw, From: from, To: time.Now().Add(reconnect), Blind: k.disturbs == blinds, Clock: k.disturbs == misdates})
 	}
 }
 
 // reconnect is how long after a fault a link may still be down: the gateway waits before it tries again.
 const reconnect = 5 * time.Second
-
-// blinded says which links f may have kept from being read, and until when.
-func (r *run) blinded(f fault, from time.Time) []oracle.Trouble {
-	_, sw, _ := strings.Cut(f.target, "/")
-	return []oracle.Trouble{{Switch: sw, From: from, To: time.Now().Add(reconnect)}}
-}
 
 // until waits for a moment of the run and reports whether ctx is still on.
 func (r *run) until(ctx context.Context, at time.Duration) bool {

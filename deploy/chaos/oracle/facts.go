@@ -1,6 +1,7 @@
 package oracle
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -47,6 +48,8 @@ func (j *judge) nothingMissing() {
 			facts[f]--
 		} else if j.excuses(e) {
 			j.rep.Excused++
+		} else if j.overtaken(e) {
+			j.rep.Overtaken++
 		} else {
 			j.violate(Missing, nil, "%s %s of call %s, connection %q, seq %d for the witness, received %s (native %s %s %d)", e.ID, e.Type,
 				e.CallID, e.ConnectionID, e.Seq, e.Time.Received.Std().Format(stamp), e.Native.Type, e.Native.ID, e.Native.Seq)
@@ -63,11 +66,46 @@ func (j *judge) excuses(e *call.Event) bool {
 	if j.inGap(e.Switch.ID, at, at) {
 		return true
 	}
+	if e.CallID == "" { // a change is told where the state before it was known: agentsAgree holds the last
+		return j.inGap(e.Switch.ID, time.Time{}, at)
+	}
 	l := j.lives[e.CallID]
 	if l == nil || !l.touched {
 		return false
 	}
 	return e.Type != call.ConnectionCleared || j.cleared(e.ConnectionID)
+}
+
+// overtaken reports whether e is one of AMI about a leg that ARI told of, while the two, which nothing keeps in step, were
+// read late.
+func (j *judge) overtaken(e *call.Event) bool {
+	l := j.lives[e.CallID]
+	return l != nil && e.Switch.Kind == "asterisk" && (strings.HasPrefix(string(e.Type), "agent.") || strings.HasPrefix(string(e.Type), "queue.")) && j.late(l)
+}
+
+// agentsAgree: the last state of each agent is the one that the witness heard last.
+func (j *judge) agentsAgree() {
+	last := map[string]*event{}
+	for _, e := range j.by["events"] {
+		if e.Type == call.AgentState && e.Agent != nil {
+			k := e.Switch.ID + " " + e.Agent.ID
+			if p := last[k]; p == nil || e.m.Offset > p.m.Offset {
+				last[k] = e
+			}
+		}
+	}
+	want := map[string]*call.Event{}
+	for _, e := range j.c.Witness {
+		if e.Type == call.AgentState && e.Agent != nil {
+			want[e.Switch.ID+" "+e.Agent.ID] = e
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(want)) {
+		at := want[k].Time.Received.Std()
+		if got := last[k]; (got == nil || got.Agent.State != want[k].Agent.State) && !j.inGap(want[k].Switch.ID, at, at) {
+			j.violate(Missing, messages(got), "agent %s was %s last, by the witness at %s", k, want[k].Agent.State, at.Format(stamp))
+		}
+	}
 }
 
 // cleared reports whether the leg's end is told anywhere.
@@ -130,7 +168,7 @@ func (j *judge) madeUp(e *event) bool {
 func (j *judge) causes() {
 	for _, g := range j.gaps {
 		if !slices.ContainsFunc(j.c.Troubles, func(t Trouble) bool {
-			return (t.Switch == "" || t.Switch == g.sw) && !g.to.Before(t.From.Add(-Slack)) && !g.from.After(t.To.Add(Slack))
+			return t.Blind && t.during(g.sw, g.from, g.to)
 		}) {
 			j.violate(Causeless, []*Message{g.m}, "a gap on %s from %s to %s (%s): nothing disturbed its link then", g.sw,
 				g.from.Format(stamp), g.to.Format(stamp), g.reason)

@@ -21,10 +21,17 @@ type Case struct {
 	Troubles []Trouble                  // when which link was, or may have been, disturbed
 }
 
-// Trouble is a stretch of time in which what a switch sent may not have been read.
+// Trouble is a stretch of time in which what a switch sent may have been read late, or, when Blind, not at all.
 type Trouble struct {
 	Switch   string // switch_id; empty: any
 	From, To time.Time
+	Blind    bool
+	Clock    bool // the switch told wrong times
+}
+
+// during reports whether t disturbed sw at some time from a to b, with Slack on both sides.
+func (t Trouble) during(sw string, a, b time.Time) bool {
+	return (t.Switch == "" || t.Switch == sw) && !b.Before(t.From.Add(-Slack)) && !a.After(t.To.Add(Slack))
 }
 
 // Slack is how far apart two readers' ideas of when one event came may be, on a busy machine.
@@ -65,6 +72,7 @@ type Report struct {
 	Gaps       int
 	Touched    int // calls that a gap touched
 	Excused    int // events of the witness that are not there, inside a gap or of a call that one touched
+	Overtaken  int // events of AMI that are not there, since ARI was read late and they came before the leg they are about
 	Off        int // records of touched calls that say something else than the witness's
 	Synthetic  int // events made up from snapshots
 	Writers    int // distinct writers
@@ -74,7 +82,7 @@ type Report struct {
 func Judge(c *Case) *Report {
 	j := &judge{c: c, by: map[string][]*event{}, calls: map[string]*told{}, legs: map[string]string{}}
 	for _, step := range []func(){j.read, j.readGaps, j.readWitness, j.inOrder, j.ended, j.lastStates, j.nothingMissing,
-		j.nothingInvented, j.truth, j.writers, j.causes} {
+		j.agentsAgree, j.nothingInvented, j.truth, j.writers, j.causes} {
 		step()
 	}
 	j.rep.Messages = len(c.Messages)
