@@ -9,7 +9,7 @@ GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 10s
 ARGS     ?=
 
-.PHONY: help run demo build test test-live lint bench bench-e2e fuzz-short clean
+.PHONY: help run demo build test test-live chaos lint bench bench-e2e fuzz-short clean
 
 help: ## show this
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -28,6 +28,9 @@ test: ## vet, and every test that needs nothing but Go, with the race detector
 
 test-live: build ## against real Asterisk and real Apache Kafka; installs them on Debian, needs root
 	$(GO) test -tags live -count=1 -timeout 30m -v ./deploy/live/...
+
+chaos: ## everything fails at seeded moments, and nothing may be lost (ARGS="--live --for 30m", "--seed 17")
+	$(GO) run ./deploy/chaos $(ARGS)
 
 lint: ## golangci-lint, with the import rules
 	$(GO) run $(GOLANGCI) run ./...

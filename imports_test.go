@@ -31,6 +31,8 @@ var may = []struct {
 	{"sim/people", nil},
 	{"sim/...", []string{"core/call", "sim/people"}},
 	{"configs", []string{"core", "core/call", "core/cluster"}},
+	{"deploy/chaos/oracle", []string{"core/call", "sim"}},
+	{"deploy/chaos", []string{"."}},
 }
 
 func matches(pattern, pkg string) bool {

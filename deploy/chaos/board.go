@@ -122,7 +122,7 @@ func (b *board) finish() int {
 	row := func(what string, n any) { fmt.Fprintf(b.out, "  %-44s %v\n", what, n) }
 	fmt.Fprintf(b.out, "\n%d runs in %v, %d failed\n", b.runs, time.Since(b.began).Round(time.Second), len(b.failed))
 	for i, what := range []string{"messages", "events of calls", "calls", "repeats of an id with the same payload", "gaps published",
-		"calls that a gap touched", "events not there, excused by a gap", "events of AMI that overtook ARI, and are not there", "records of such calls that say less", "events made up from snapshots", "writers"} {
+		"calls that a gap touched", "events not there, excused by a gap", "events of queues, AMI and ARI out of step", "records of such calls that say less", "events made up from snapshots", "writers"} {
 		row(what, b.sums[i])
 	}
 	row("longest run", b.longest.Round(ms))

@@ -38,6 +38,9 @@ type fake struct {
 
 const fakeBrokers = 3
 
+// defaultPrefix is that of topics where each run has brokers of its own.
+const defaultPrefix = "cti."
+
 func startFake(dir string) (*fake, error) {
 	f := &fake{dir: filepath.Join(dir, "kafka")}
 	if err := os.MkdirAll(f.dir, 0o700); err != nil {
@@ -121,9 +124,8 @@ func (f *fake) start(i int) error {
 func (f *fake) lead(to, from int32) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	meta := []string{"events", "calls", "records", "media", "sources", "stale", "deadletter"}
-	for _, s := range meta {
-		topic := topicPrefix + s + ".v1"
+	for _, s := range streams {
+		topic := defaultPrefix + s + ".v1"
 		for _, p := range f.c.PartitionInfos(topic) {
 			if p.Leader == from {
 				if err := f.c.MoveTopicPartition(topic, p.Partition, to); err != nil {

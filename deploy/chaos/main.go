@@ -40,6 +40,7 @@ type settings struct {
 	binary   string        // ctigate
 	within   time.Duration // everything must have been delivered so soon after the last call
 	verbose  bool
+	total    time.Duration // of all runs; 0: as many as runs says
 	every    time.Duration // between lines of progress
 
 	cluster func(dir string) (cluster, error)
@@ -64,6 +65,8 @@ func parse(args []string) (*settings, error) {
 	fl.Float64Var(&s.speed, "speed", 250, "how many times faster than life people talk")
 	fl.IntVar(&s.nodes, "nodes", 1, "gateways: 1 or 2")
 	fl.BoolVar(&s.journal, "journal", false, "with a journal, so that nodes may be killed")
+	fl.BoolVar(&s.live, "live", false, "against three real Apache Kafka brokers (Java and Maven), in longer runs one after the other")
+	fl.DurationVar(&s.total, "for", 0, "go on for this `TIME` rather than for a number of runs")
 	fl.StringVar(&s.only, "only", "", "only these `KINDS` of faults, comma-separated; none for none")
 	fl.StringVar(&s.without, "without", "", "all but these `KINDS`")
 	fl.StringVar(&s.keep, "keep", filepath.Join(os.TempDir(), "ctigate-chaos"), "`FOLDER` for the logs and journals of what failed")
@@ -80,9 +83,32 @@ func parse(args []string) (*settings, error) {
 		s.runs = 500
 	}
 	s.every = 10 * time.Second
+	if s.total > 0 {
+		s.runs = 1 << 30
+	}
 	s.cluster = func(dir string) (cluster, error) { return startFake(dir) }
+	if s.live {
+		s.forLive(fl)
+	}
 	s.lines = s.more
 	return s, nil
+}
+
+// forLive makes what was not given fit for real brokers: they take seconds to start, and there is one set of them.
+func (s *settings) forLive(fl *flag.FlagSet) {
+	given := map[string]bool{}
+	fl.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	set := func(name string, f func()) {
+		if !given[name] {
+			f()
+		}
+	}
+	set("length", func() { s.length = time.Minute })
+	set("faults", func() { s.faults = 24 })
+	set("speed", func() { s.speed = 40 })
+	set("rate", func() { s.rate = 5 })
+	set("within", func() { s.within = 60 * time.Second })
+	s.parallel = 1
 }
 
 // more is what the settings add to a node's configuration.
@@ -134,6 +160,14 @@ func prove(ctx context.Context, s *settings) (failed int, err error) {
 			return 0, err
 		}
 	}
+	if s.live {
+		l, err := startLive(s.keep)
+		if err != nil {
+			return 0, err
+		}
+		defer l.shutDown()
+		s.cluster = func(string) (cluster, error) { return l, l.answer(60 * time.Second) }
+	}
 	b := newBoard(s)
 	seeds := make(chan uint64)
 	var workers sync.WaitGroup
@@ -145,6 +179,9 @@ func prove(ctx context.Context, s *settings) (failed int, err error) {
 		})
 	}
 	for i := range s.runs {
+		if s.total > 0 && time.Since(b.began) > s.total {
+			break
+		}
 		select {
 		case seeds <- s.seed + uint64(i):
 		case <-ctx.Done():

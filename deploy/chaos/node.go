@@ -24,6 +24,7 @@ type node struct {
 	links   map[string][]*proxy
 	lines   func(n *node) string // more of its configuration
 	brokers []string
+	prefix  string // of its topics
 
 	mu      sync.Mutex
 	cmd     *exec.Cmd
@@ -35,8 +36,8 @@ type node struct {
 }
 
 // newNode makes a node and its proxies to the switches; start starts it.
-func newNode(name, dir, binary string, s *switches, brokers []string) (*node, error) {
-	n := &node{name: name, dir: filepath.Join(dir, name), binary: binary, links: map[string][]*proxy{}, brokers: brokers}
+func newNode(name, dir, binary string, s *switches, brokers []string, prefix string) (*node, error) {
+	n := &node{name: name, dir: filepath.Join(dir, name), binary: binary, links: map[string][]*proxy{}, brokers: brokers, prefix: prefix}
 	if err := os.MkdirAll(n.dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -92,6 +93,7 @@ func (n *node) config() string {
 sinks:
   - kind: kafka
     brokers: ["%[8]s"]
+    topic_prefix: "%[11]s"
     when_full: block
     partitions: 3
     dial_timeout: 2s
@@ -101,7 +103,7 @@ telemetry:
   listen: "%[9]s"
 drain_timeout: 15s
 %[10]s`, asterisk, n.links[asterisk][0].addr(), simUser, n.name, n.links[asterisk][1].addr(),
-		freeswitch, n.links[freeswitch][0].addr(), strings.Join(n.brokers, `", "`), n.listen, more)
+		freeswitch, n.links[freeswitch][0].addr(), strings.Join(n.brokers, `", "`), n.listen, more, n.prefix)
 }
 
 // start starts the process. What it logs goes behind what earlier ones logged.
@@ -121,7 +123,7 @@ func (n *node) start() error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nothing outlives the driver
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err := cmd.Start(); err != nil {
+	if err := startKept(cmd); err != nil {
 		return fmt.Errorf("starting %s: %w", n.name, err)
 	}
 	done := make(chan struct{})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,8 +19,9 @@ import (
 
 // reader reads every topic of the gateway from its beginning, as a consumer of its own that no fault touches.
 type reader struct {
-	cl   *kgo.Client
-	done chan struct{}
+	cl     *kgo.Client
+	prefix string
+	done   chan struct{}
 
 	mu    sync.Mutex
 	parts map[string]*readPart // topic/partition
@@ -31,14 +33,15 @@ type readPart struct {
 	messages []oracle.Message
 }
 
-// topicPrefix is the gateway's default.
-const topicPrefix = "cti."
+// streams are those that the reader reads.
+var streams = []string{"events", "calls", "records", "media", "sources", "stale", "deadletter"}
 
-// newReader reads from the brokers at seeds; past maps addresses that they advertise to ones that no proxy is before.
-func newReader(seeds []string, past func(string) string) (*reader, error) {
-	r := &reader{parts: map[string]*readPart{}, done: make(chan struct{})}
+// newReader reads the topics with prefix from the brokers at seeds; past maps addresses that they advertise to ones that
+// no proxy is before.
+func newReader(seeds []string, prefix string, past func(string) string) (*reader, error) {
+	r := &reader{prefix: prefix, parts: map[string]*readPart{}, done: make(chan struct{})}
 	var err error
-	r.cl, err = kgo.NewClient(kgo.SeedBrokers(seeds...), kgo.ConsumeRegex(), kgo.ConsumeTopics(`^cti\.(events|calls|records|media|sources|stale|deadletter)\.v1$`),
+	r.cl, err = kgo.NewClient(kgo.SeedBrokers(seeds...), kgo.ConsumeRegex(), kgo.ConsumeTopics("^"+regexp.QuoteMeta(prefix)+"("+strings.Join(streams, "|")+`)\.v1$`),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.MetadataMaxAge(time.Second), kgo.MetadataMinAge(100*time.Millisecond), kgo.FetchMaxWait(250*time.Millisecond),
 		kgo.KeepControlRecords(), kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
 			return (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, network, past(addr))
@@ -76,7 +79,7 @@ func (r *reader) take(f kgo.Fetches) {
 		}
 		p.next = rec.Offset + 1
 		if !rec.Attrs.IsControl() {
-			m := message(rec)
+			m := r.message(rec)
 			p.messages = append(p.messages, m)
 			if r.note != nil {
 				r.note(&m)
@@ -85,8 +88,8 @@ func (r *reader) take(f kgo.Fetches) {
 	})
 }
 
-func message(r *kgo.Record) oracle.Message {
-	m := oracle.Message{Stream: strings.TrimSuffix(strings.TrimPrefix(r.Topic, topicPrefix), ".v1"), Partition: r.Partition, Offset: r.Offset,
+func (rd *reader) message(r *kgo.Record) oracle.Message {
+	m := oracle.Message{Stream: strings.TrimSuffix(strings.TrimPrefix(r.Topic, rd.prefix), ".v1"), Partition: r.Partition, Offset: r.Offset,
 		Key: string(r.Key), Value: r.Value, Appended: r.Timestamp}
 	if r.ProducerID >= 0 {
 		m.Writer = fmt.Sprintf("%d/%d", r.ProducerID, r.ProducerEpoch)
@@ -151,10 +154,7 @@ func (r *reader) ends(ctx context.Context) (map[string]int64, error) {
 	req := kmsg.NewPtrListOffsetsRequest()
 	req.ReplicaID = -1
 	for _, t := range meta.Topics {
-		if t.Topic == nil || !strings.HasPrefix(*t.Topic, topicPrefix) || strings.Contains(*t.Topic, "internal") {
-			continue
-		}
-		if !followed(*t.Topic) {
+		if t.Topic == nil || !r.follows(*t.Topic) {
 			continue
 		}
 		rt := kmsg.NewListOffsetsRequestTopic()
@@ -169,10 +169,10 @@ func (r *reader) ends(ctx context.Context) (map[string]int64, error) {
 	return offsets(ctx, r.cl, req)
 }
 
-// followed reports whether the reader reads the topic.
-func followed(topic string) bool {
-	s := strings.TrimSuffix(strings.TrimPrefix(topic, topicPrefix), ".v1")
-	return slices.Contains([]string{"events", "calls", "records", "media", "sources", "stale", "deadletter"}, s)
+// follows reports whether the reader reads the topic.
+func (r *reader) follows(topic string) bool {
+	s, ok := strings.CutPrefix(topic, r.prefix)
+	return ok && slices.Contains(streams, strings.TrimSuffix(s, ".v1"))
 }
 
 func offsets(ctx context.Context, cl *kgo.Client, req *kmsg.ListOffsetsRequest) (map[string]int64, error) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -25,7 +26,8 @@ type run struct {
 	reader  *reader
 	nodes   map[string]*node
 
-	began    time.Time
+	started  time.Time
+	began    time.Time // of the faults
 	mu       sync.Mutex
 	diary    []string
 	troubles []oracle.Trouble
@@ -50,7 +52,7 @@ func (r *result) failed() bool { return r.err != nil || len(r.report.Violations)
 func carryOut(ctx context.Context, p *plan, s *settings) *result {
 	res := &result{plan: p, dir: filepath.Join(s.keep, fmt.Sprintf("seed-%d", p.seed))}
 	began := time.Now()
-	r := &run{plan: p, s: s, dir: res.dir, nodes: map[string]*node{}, done: map[string]int{}, began: time.Now()}
+	r := &run{plan: p, s: s, dir: res.dir, nodes: map[string]*node{}, done: map[string]int{}, began: began, started: began}
 	res.err = errors.Join(os.RemoveAll(r.dir), os.MkdirAll(r.dir, 0o700))
 	if res.err == nil {
 		res.err = r.all(ctx, res)
@@ -74,10 +76,35 @@ func (r *run) all(ctx context.Context, res *result) error {
 		return err
 	}
 	res.report = rep
+	r.dump(rep)
 	for _, e := range r.trouble {
 		rep.Violations = append(rep.Violations, oracle.Violation{Kind: "gateway", Text: e.Error()})
 	}
 	return ctx.Err()
+}
+
+// dump writes down what a failed run read and what the witness heard, for whoever looks into it.
+func (r *run) dump(rep *oracle.Report) {
+	if len(rep.Violations) == 0 && len(r.trouble) == 0 {
+		return
+	}
+	var b strings.Builder
+	for _, m := range r.reader.messages() {
+		fmt.Fprintf(&b, "%s %s %s key=%s id=%s type=%s seq=%d %s\n", m.Appended.UTC().Format("15:04:05.000"), m.At(), m.Writer, m.Key, m.ID, m.Type, m.Seq, m.Value)
+	}
+	r.wrote("messages.txt", b.String())
+	b.Reset()
+	for _, e := range r.witness.heard() {
+		text, _ := json.Marshal(e) // an event can always be written
+		fmt.Fprintf(&b, "%s id=%s type=%s seq=%d call=%s %s\n", e.Time.Received.Std().Format("15:04:05.000"), e.ID, e.Type, e.Seq, e.CallID, text)
+	}
+	r.wrote("witness.txt", b.String())
+}
+
+func (r *run) wrote(name, text string) {
+	if err := os.WriteFile(filepath.Join(r.dir, name), []byte(text), 0o600); err != nil {
+		r.note("keeping %s: %v", name, err)
+	}
 }
 
 func (r *run) setUp(ctx context.Context) (err error) {
@@ -90,11 +117,11 @@ func (r *run) setUp(ctx context.Context) (err error) {
 	if r.witness, err = startWitness(r.sw); err != nil {
 		return err
 	}
-	if r.reader, err = newReader(r.pastAll(), r.kafka.past); err != nil {
+	if r.reader, err = newReader(r.pastAll(), r.prefix(), r.kafka.past); err != nil {
 		return err
 	}
 	for _, name := range r.plan.nodes {
-		n, err := newNode(name, r.dir, r.s.binary, r.sw, r.kafka.addrs())
+		n, err := newNode(name, r.dir, r.s.binary, r.sw, r.kafka.addrs(), r.prefix())
 		if err != nil {
 			return err
 		}
@@ -110,6 +137,14 @@ func (r *run) setUp(ctx context.Context) (err error) {
 		}
 	}
 	return nil
+}
+
+// prefix is that of the run's topics: real brokers have those of earlier runs too.
+func (r *run) prefix() string {
+	if r.s.live {
+		return fmt.Sprintf("run%d-%d.", r.seed, r.started.UnixMilli())
+	}
+	return defaultPrefix
 }
 
 // pastAll is the brokers without their proxies.

@@ -24,26 +24,6 @@ ours() {
   p=$(sed -n 1p "$pidfile" 2>/dev/null) && [ -n "$p" ] && grep -qz '^kafka\.Kafka$' "/proc/$p/cmdline" 2>/dev/null && echo "$p"
 }
 
-jars() { # the class path, resolved once for each pom.xml
-  local file=$cache/kafka-classpath jar
-  if [ -s "$file" ] && [ "$file" -nt "$here/kafka/pom.xml" ]; then
-    local all=yes
-    while read -r jar; do [ -s "$jar" ] || all=no; done < <(tr ':' '\n' <"$file")
-    [ $all = no ] || { cat "$file"; return; }
-  fi
-  say "fetching Kafka with Maven"
-  local try
-  for try in 1 2 3; do
-    if mvn -B -q -f "$here/kafka/pom.xml" dependency:build-classpath -Dmdep.outputFile="$file" >"$dir/maven.log" 2>&1 </dev/null; then
-      cat "$file"
-      return
-    fi
-    say "Maven failed (attempt $try): $(grep -m 1 ERROR "$dir/maven.log")"
-    sleep 3
-  done
-  return 1
-}
-
 certificates() { # a CA, and with it a server's and a client's certificate, as PEM
   local tls=$dir/tls who
   [ -s "$tls/client.pem" ] && return
@@ -80,7 +60,7 @@ if (exec 3<>/dev/tcp/127.0.0.1/29192) 2>/dev/null; then
   exit 1
 fi
 "$here/need.sh" openssl
-classpath=$(jars)
+classpath=$("$here/kafka/classpath.sh" "$dir/maven.log")
 certificates
 sed "s#@DIR@#$dir#g" "$here/kafka/server.properties" >"$dir/server.properties"
 format

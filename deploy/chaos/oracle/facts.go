@@ -76,8 +76,8 @@ func (j *judge) excuses(e *call.Event) bool {
 	return e.Type != call.ConnectionCleared || j.cleared(e.ConnectionID)
 }
 
-// overtaken reports whether e is one of AMI about a leg that ARI told of, while the two, which nothing keeps in step, were
-// read late.
+// overtaken reports whether e is about a queue of Asterisk, of which AMI tells, and its call's legs, of which ARI tells,
+// while the two, which nothing keeps in step, were read late: then some say another thing or nothing.
 func (j *judge) overtaken(e *call.Event) bool {
 	l := j.lives[e.CallID]
 	return l != nil && e.Switch.Kind == "asterisk" && (strings.HasPrefix(string(e.Type), "agent.") || strings.HasPrefix(string(e.Type), "queue.")) && j.late(l)
@@ -102,7 +102,11 @@ func (j *judge) agentsAgree() {
 	}
 	for _, k := range slices.Sorted(maps.Keys(want)) {
 		at := want[k].Time.Received.Std()
-		if got := last[k]; (got == nil || got.Agent.State != want[k].Agent.State) && !j.inGap(want[k].Switch.ID, at, at) {
+		got := last[k]
+		if got != nil && got.Synthetic {
+			continue // the switch itself said so, when it was asked
+		}
+		if (got == nil || got.Agent.State != want[k].Agent.State) && !j.inGap(want[k].Switch.ID, at, at) {
 			j.violate(Missing, messages(got), "agent %s was %s last, by the witness at %s", k, want[k].Agent.State, at.Format(stamp))
 		}
 	}
@@ -143,6 +147,8 @@ func (j *judge) nothingInvented() {
 		f := e.fact()
 		if facts[f] > 0 {
 			facts[f]--
+		} else if j.overtaken(e.Event) {
+			j.rep.Overtaken++
 		} else if !j.madeUp(e) {
 			j.violate(Invented, messages(e), "%s %s of call %s, connection %q: the witness heard nothing of it", e.ID, e.Type, e.CallID, e.ConnectionID)
 		}

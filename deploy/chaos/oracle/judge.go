@@ -72,7 +72,7 @@ type Report struct {
 	Gaps       int
 	Touched    int // calls that a gap touched
 	Excused    int // events of the witness that are not there, inside a gap or of a call that one touched
-	Overtaken  int // events of AMI that are not there, since ARI was read late and they came before the leg they are about
+	Overtaken  int // events about queues that are not there, or say another thing, since AMI and ARI were read late and out of step
 	Off        int // records of touched calls that say something else than the witness's
 	Synthetic  int // events made up from snapshots
 	Writers    int // distinct writers

@@ -136,7 +136,7 @@ func (j *judge) happened(sw string, x *sim.Truth) {
 	}
 	main := j.survivor(recs, call.ConnectionIDOf(sw, x.Legs[0]))
 	if main == nil {
-		if !j.inGap(sw, x.Started, x.Ended) {
+		if l := j.lives[j.legs[call.ConnectionIDOf(sw, x.Legs[0])]]; l == nil || !l.touched {
 			j.violate(Missing, nil, "%s call %d (%s, legs %v): no record", sw, x.Number, x.Script, x.Legs)
 		}
 		return
