@@ -14,6 +14,7 @@ import (
 // Config is the settings of a Kafka sink. Start from NewConfig: it holds the defaults.
 type Config struct {
 	Brokers     []string `yaml:"brokers"`      // host:port of some brokers; the others are discovered
+	Client      string   `yaml:"client"`       // library that produces: kafka-go (default) or franz-go
 	ClientID    string   `yaml:"client_id"`    // as brokers log it; default ctigate
 	TopicPrefix string   `yaml:"topic_prefix"` // default "cti.": cti.events.v1 …
 	TLS         TLS      `yaml:"tls"`
@@ -69,7 +70,7 @@ const (
 // NewConfig returns the defaults. Brokers must be set.
 func NewConfig() *Config {
 	return &Config{
-		ClientID: "ctigate", TopicPrefix: "cti.", Encoding: encodingBinary, Acks: "all", Compression: "lz4",
+		Client: clientKafkaGo, ClientID: "ctigate", TopicPrefix: "cti.", Encoding: encodingBinary, Acks: "all", Compression: "lz4",
 		CreateTopics: true, Partitions: 12, ReplicationFactor: -1, BatchBytes: 900 << 10,
 		DialTimeout: 10 * time.Second, RequestTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
 	}
@@ -84,6 +85,12 @@ func (c *Config) Validate() []error {
 	c.validateBrokers(add)
 	if c.Acks != "all" {
 		add("acks", "%q is not allowed: an event leaves the journal once acknowledged, and only \"all\" means that it is then kept; remove the line", c.Acks)
+	}
+	switch {
+	case c.Client != clientKafkaGo && c.Client != clientFranz:
+		add("client", "%q is unknown: use kafka-go or franz-go", c.Client)
+	case c.Client == clientFranz && c.TransactionalID != "":
+		add("client", "franz-go cannot take turns with another node: use kafka-go with a cluster")
 	}
 	if c.Encoding != encodingBinary && c.Encoding != encodingStructured {
 		add("encoding", "%q is unknown: use binary or structured", c.Encoding)

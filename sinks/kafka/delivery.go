@@ -36,11 +36,12 @@ type queue struct {
 	recs   []record
 	packed []byte
 	sent   int
-	limit  int   // records in the next batch at most, after one was too large; 0: no limit
-	tried  bool  // the packed batch was sent before
-	doubt  bool  // it may have been applied although no acknowledgement came
-	err    error // the last answer
-	first  int64 // the offset of the packed batch's first record, once it is accepted
+	by     producer // that the packed batch is of
+	limit  int      // records in the next batch at most, after one was too large; 0: no limit
+	tried  bool     // the packed batch was sent before
+	doubt  bool     // it may have been applied although no acknowledgement came
+	err    error    // the last answer
+	first  int64    // the offset of the packed batch's first record, once it is accepted
 }
 
 // delivery is one Write.
@@ -53,7 +54,6 @@ type delivery struct {
 	failed  map[int]error
 	trouble error // the last thing that made a round wait
 	lasting bool  // an item failed for what only somebody outside can mend
-	doubt   bool  // a batch that was given back may have been applied
 
 	lostSequence bool // a broker does not know our sequence numbers
 }
@@ -143,13 +143,13 @@ func received(it *core.Item) int64 {
 	return 0
 }
 
-// run produces until all is acknowledged, failed, or ctx ends.
-func (d *delivery) run(ctx context.Context) {
+// run makes rounds until all is acknowledged, failed, or ctx ends.
+func (d *delivery) run(ctx context.Context, round func(context.Context) (progress bool)) {
 	wait := newBackoff()
 	for len(d.queues) > 0 && ctx.Err() == nil {
-		progress := d.round(ctx)
+		progress := round(ctx)
 		if out := d.s.who.refuses(); out != nil {
-			d.shutOut(out)
+			d.giveBackAll(out)
 			return
 		}
 		if d.trouble == nil {
@@ -193,10 +193,8 @@ func (d *delivery) packAll() {
 			continue
 		}
 		q.sent = d.take(q)
-		q.tried, q.doubt = false, false
-		var err error
-		q.packed, err = d.s.pack.pack(d.s.buffer(), q.recs[:q.sent], d.s.by, d.s.sequence(q.to))
-		q.err = err
+		q.tried, q.doubt, q.by = false, false, d.s.by
+		q.packed, q.err = d.s.pack.pack(d.s.buffer(), q.recs[:q.sent], q.by, d.s.sequence(q.to))
 	}
 }
 
@@ -228,14 +226,6 @@ func (d *delivery) take(q *queue) int {
 		n++
 	}
 	return n
-}
-
-// sequence is the first sequence number of the partition's next batch, -1 without a producer id.
-func (s *Sink) sequence(to target) int32 {
-	if s.by == noProducer {
-		return -1
-	}
-	return s.seqs[to]
 }
 
 // byLeader groups the partitions by the broker to send them to, in one request each.

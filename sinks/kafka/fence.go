@@ -57,17 +57,12 @@ func (s *Sink) fence(ctx context.Context) error {
 	s.who.takeOver(by)
 	s.adopt(by)
 	s.fenced = partitions
+	clear(s.held) // shut out, too; Missing tells what became of them
 	return nil
 }
 
-// adopt writes as by from here on, all sequences from zero.
-func (s *Sink) adopt(by producer) {
-	if s.by != by {
-		s.by = by
-		clear(s.seqs)
-	}
-	s.doubtful = false
-}
+// adopt writes as by from here on: every partition's next batch begins its numbering anew.
+func (s *Sink) adopt(by producer) { s.by, s.doubtful = by, false }
 
 // confirmAfter is how long a fenced sink goes on without asking the coordinator whether it is still the last. Partition
 // leaders forget an epoch that nobody used for producer.id.expiration.ms (a day), and the coordinator forgets a
@@ -80,18 +75,15 @@ func (s *Sink) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	switch {
-	case s.doubtful && by == s.by:
-		if by, err = s.who.renew(ctx, s.cl, by); err != nil {
-			return err
-		}
-	case s.cfg.TransactionalID != "" && s.who.sinceConfirmed() > confirmAfter:
+	if by != s.by {
+		s.adopt(by)
+	}
+	if s.cfg.TransactionalID != "" && s.who.sinceConfirmed() > confirmAfter {
 		if err := s.who.mark(ctx, s.cl, map[string]int{s.cfg.topics()[0].name: 1}); err != nil {
 			return err
 		}
 	}
-	s.adopt(by)
-	return nil
+	return s.moveOn(ctx)
 }
 
 // enlist closes partitions that Fence has not seen to earlier writers, and finds out whether we are one, before the first

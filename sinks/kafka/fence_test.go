@@ -166,7 +166,7 @@ func everywhere(cfg *Config, prefix string) (items []core.Item, topics map[strin
 // socket.
 func (s *Sink) blindly(t testing.TB, to target) error {
 	t.Helper()
-	packed, err := s.pack.pack(nil, []record{{time: time.Now().UnixMilli(), tail: appendTail(nil, "late", []byte("late"), nil)}}, s.by, s.seqs[to])
+	packed, err := s.pack.pack(nil, []record{{time: time.Now().UnixMilli(), tail: appendTail(nil, "late", []byte("late"), nil)}}, s.by, s.sequence(to))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,7 +258,7 @@ func TestFencedWriterDoesNotComeBack(t *testing.T) {
 		for name, spoil := range map[string]func(*Sink){
 			"as it was":           func(*Sink) {},
 			"in doubt":            func(s *Sink) { s.doubtful = true },
-			"out of sequence":     func(s *Sink) { s.seqs[target{cfg.topicOf(core.StreamEvents, "").name, 0}] = 17 },
+			"out of sequence":     func(s *Sink) { s.advance(target{cfg.topicOf(core.StreamEvents, "").name, 0}, s.by, 17) },
 			"long not confirmed":  func(s *Sink) { s.who.confirmed = time.Now().Add(-2 * confirmAfter) },
 			"with a topic of new": func(s *Sink) { delete(s.fenced, cfg.topicOf(core.StreamEvents, "").name) },
 		} {
@@ -297,7 +297,7 @@ func TestFencedInWriterGoesOn(t *testing.T) {
 		events := cfg.topicOf(core.StreamEvents, "").name
 		for name, spoil := range map[string]func(){
 			"in doubt":           func() { s.doubtful = true },
-			"out of sequence":    func() { s.seqs[target{events, 0}] += 17; s.seqs[target{events, 1}] += 17 },
+			"out of sequence":    func() { s.advance(target{events, 0}, s.by, 17); s.advance(target{events, 1}, s.by, 17) },
 			"long not confirmed": func() { s.who.confirmed = time.Now().Add(-2 * confirmAfter) },
 			"a new topic":        func() { delete(s.fenced, events) },
 			"fenced again":       func() { fenceIn(t, s) },

@@ -26,6 +26,14 @@ type fake struct {
 	*kfake.Cluster
 	cutAnswer atomic.Int32 // this many answers are replaced by a hang-up
 	login     []kgo.Opt    // of the client that reads back
+	client    string       // of config; empty: kafka-go
+}
+
+// eachClient runs a test with both libraries.
+func eachClient(t *testing.T, test func(t *testing.T, client string)) {
+	for _, client := range []string{clientKafkaGo, clientFranz} {
+		t.Run(client, func(t *testing.T) { test(t, client) })
+	}
 }
 
 func newFake(t testing.TB, opts ...kfake.Opt) *fake {
@@ -70,6 +78,9 @@ func (c *cutConn) Write(b []byte) (int, error) {
 func (f *fake) config() *Config {
 	cfg := NewConfig()
 	cfg.Brokers = f.ListenAddrs()
+	if f.client != "" {
+		cfg.Client = f.client
+	}
 	cfg.Partitions = 3
 	cfg.RequestTimeout = 500 * time.Millisecond
 	cfg.WriteTimeout = 2 * time.Second
@@ -223,9 +234,12 @@ func (f *fake) faults() map[string]func() (mend func()) {
 	}
 }
 
-func TestConformance(t *testing.T) {
+func TestConformance(t *testing.T) { eachClient(t, testConformance) }
+
+func testConformance(t *testing.T, client string) {
 	sinktest.Run(t, func(t *testing.T) *sinktest.Harness {
 		f := newFake(t)
-		return &sinktest.Harness{Sink: open(t, f.config()), Read: f.delivered, Stop: f.Close, Faults: f.faults(), Once: true}
+		f.client = client
+		return &sinktest.Harness{Sink: open(t, f.config()), Read: f.delivered, Stop: f.Close, Faults: f.faults(), Always: true}
 	})
 }

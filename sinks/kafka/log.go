@@ -113,6 +113,9 @@ func (e *OffsetError) Error() string {
 
 // OpenLog makes the topic if it does not exist, and refuses one with more than a partition. Close the log before its sink.
 func (s *Sink) OpenLog(ctx context.Context, cfg LogConfig) (*Log, error) {
+	if s.cfg.Client != clientKafkaGo {
+		return nil, core.Permanent(fmt.Errorf("opening the log %s: the sink's client must be kafka-go", cfg.Topic))
+	}
 	if cfg.MaxEntry == 0 {
 		cfg.MaxEntry = DefaultMaxEntry
 	}

@@ -71,7 +71,12 @@ func all(n int) (is []int) {
 }
 
 func TestNothingIsLostToARefusedConnection(t *testing.T) {
+	eachClient(t, testNothingIsLostToARefusedConnection)
+}
+
+func testNothingIsLostToARefusedConnection(t *testing.T, client string) {
 	f := newSecured(t)
+	f.client = client
 	defer f.Close()
 	for _, c := range []struct {
 		name, why string
@@ -90,7 +95,9 @@ func TestNothingIsLostToARefusedConnection(t *testing.T) {
 	}
 }
 
-func TestNothingIsLostToACertificate(t *testing.T) {
+func TestNothingIsLostToACertificate(t *testing.T) { eachClient(t, testNothingIsLostToACertificate) }
+
+func testNothingIsLostToACertificate(t *testing.T, client string) {
 	ca, cert, key := pki(t)
 	server, err := (core.TLS{CAFile: ca, CertFile: cert, KeyFile: key}).Client("tls", "127.0.0.1")
 	if err != nil {
@@ -100,11 +107,11 @@ func TestNothingIsLostToACertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := core.TLS{CAFile: ca}.Client("tls", "127.0.0.1")
+	reader, err := core.TLS{CAFile: ca}.Client("tls", "127.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fake{Cluster: cluster, login: []kgo.Opt{kgo.DialTLSConfig(client)}}
+	f := &fake{client: client, Cluster: cluster, login: []kgo.Opt{kgo.DialTLSConfig(reader)}}
 	defer f.Close()
 	cfg := f.config()
 	cfg.TLS = TLS{Enabled: true, CAFile: ca}
@@ -141,8 +148,11 @@ func givesBackUntilMended(t *testing.T, f *fake, s *Sink, why string, spoil func
 }
 
 // A broker that stops in the middle of a login says nothing about the password.
-func TestHangUpDuringLoginIsRetried(t *testing.T) {
+func TestHangUpDuringLoginIsRetried(t *testing.T) { eachClient(t, testHangUpDuringLoginIsRetried) }
+
+func testHangUpDuringLoginIsRetried(t *testing.T, client string) {
 	f := newSecured(t)
+	f.client = client
 	defer f.Close()
 	s := open(t, f.loginConfig())
 	defer shut(t, s)
@@ -232,8 +242,11 @@ func (c *calls) Run(ctx context.Context, out core.Emitter) error {
 }
 
 // The host keeps everything while a right is missing, says that it is not ready, and delivers when the right is there.
-func TestHostKeepsWhatIsRefused(t *testing.T) {
+func TestHostKeepsWhatIsRefused(t *testing.T) { eachClient(t, testHostKeepsWhatIsRefused) }
+
+func testHostKeepsWhatIsRefused(t *testing.T, client string) {
 	f := newFake(t)
+	f.client = client
 	defer f.Close()
 	fault := f.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.TopicAuthorizationFailed, Count: -1})
 	var (

@@ -80,9 +80,9 @@ func findsMissing(t *testing.T, cfg *Config) {
 			there = append(there, it)
 		}
 	}
-	other := open(t, &Config{Brokers: cfg.Brokers, ClientID: "other", TopicPrefix: cfg.TopicPrefix, Encoding: encodingStructured, Acks: "all",
-		Compression: "none", Partitions: 3, ReplicationFactor: -1, CreateTopics: true, BatchBytes: 1 << 20,
-		DialTimeout: time.Second, RequestTimeout: time.Second, WriteTimeout: 2 * time.Second})
+	another := *cfg
+	another.TransactionalID, another.Client, another.Encoding, another.Compression = "", clientFranz, encodingStructured, "none"
+	other := open(t, &another)
 	defer shut(t, other)
 	strange := admin(t, cfg)
 	defer strange.Close()

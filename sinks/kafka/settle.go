@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 
 	"github.com/ctigate/ctigate/core"
@@ -26,12 +25,13 @@ func (d *delivery) settle(ctx context.Context, q *queue) bool {
 		q.doubt = q.doubt || mayBeApplied(q.err)
 		d.trouble = q.err
 	case resequence:
-		if d.s.who.fencedBy(q.err, d.s.by) {
+		if d.s.who.fencedBy(q.err, q.by) {
 			d.s.who.shutOut()
 			d.giveBack(q, refusal(q.to.topic, q.err))
 			break
 		}
 		d.trouble, d.lostSequence = q.err, true
+		q.packed = nil
 	case tooLarge:
 		d.split(ctx, q)
 	case refused:
@@ -51,7 +51,9 @@ func refusal(topic string, err error) error {
 
 // giveBack fails what a partition is still owed, to be offered again.
 func (d *delivery) giveBack(q *queue, err error) {
-	d.doubt = d.doubt || q.doubt
+	if q.doubt && q.packed != nil {
+		d.s.hold(q)
+	}
 	for _, r := range q.recs {
 		d.fail(r.item, err)
 	}
@@ -72,8 +74,8 @@ func mayBeApplied(err error) bool {
 }
 
 func (d *delivery) accept(q *queue) {
-	if d.s.by != noProducer {
-		d.s.seqs[q.to] = int32((int64(d.s.seqs[q.to]) + int64(q.sent)) & math.MaxInt32)
+	if q.by != noProducer {
+		d.s.advance(q.to, q.by, q.sent)
 	}
 	d.s.recycle(q.packed)
 	q.recs, q.packed, q.sent, q.limit = q.recs[q.sent:], nil, 0, 0
@@ -140,7 +142,8 @@ func describe(it *core.Item) string {
 	return fmt.Sprintf("%s of switch %s", it.Stream, it.Switch.ID)
 }
 
-// restart goes on under a new producer epoch or id, all sequences from zero: the broker's idea of them is not ours.
+// restart goes on under a new producer epoch or id: a broker's idea of our sequence numbers is not ours. Batches of other
+// partitions that may have been applied stay as they are, for those partitions still know theirs.
 func (d *delivery) restart(ctx context.Context) {
 	d.lostSequence = false
 	by, err := d.s.who.renew(ctx, d.s.cl, d.s.by)
@@ -151,17 +154,16 @@ func (d *delivery) restart(ctx context.Context) {
 	d.s.log.Warn("the brokers lost our sequence numbers; going on under a new producer epoch", "err", d.trouble)
 	d.s.adopt(by)
 	for _, q := range d.queues {
-		q.packed = nil
+		if !q.doubt {
+			q.packed = nil
+		}
 	}
 }
 
 // recover looks for new leaders, makes deleted topics again, and waits. Where somebody must change something first, such
 // as a password, all is given back: each further attempt would count as another failed login.
 func (d *delivery) recover(ctx context.Context, wait *backoff) {
-	if !d.s.troubled {
-		d.s.log.Warn("kafka does not accept a batch; retrying it before anything later", "err", d.trouble)
-		d.s.troubled = true
-	}
+	d.complain(d.trouble)
 	if wait.sleep(ctx) != nil {
 		return
 	}
@@ -176,9 +178,16 @@ func (d *delivery) recover(ctx context.Context, wait *backoff) {
 	if !core.IsPermanent(err) {
 		return
 	}
-	for _, q := range d.sorted() {
-		d.giveBack(q, err)
+	d.giveBackAll(err)
+}
+
+// complain logs the first of several failures in a row.
+func (d *delivery) complain(err error) {
+	if d.s.troubled {
+		return
 	}
+	d.s.log.Warn("kafka does not accept a batch; retrying it before anything later", "err", err)
+	d.s.troubled = true
 }
 
 // replace makes deleted topics again.
@@ -210,9 +219,7 @@ func (d *delivery) lost() []topic {
 	return ts
 }
 
-// giveUp ends the Write: it fails what is left when time ran out. A batch that may have been applied must not be mistaken for the next one
-// with its sequence number, so the producer's epoch moves on, which also fences such a batch off if it is still
-// under way.
+// giveUp ends the Write: it fails what is left when time ran out.
 func (d *delivery) giveUp(ctx context.Context) {
 	for _, q := range d.sorted() {
 		cause := q.err
@@ -225,27 +232,12 @@ func (d *delivery) giveUp(ctx context.Context) {
 		}
 		d.giveBack(q, err)
 	}
-	if d.doubt {
-		d.s.nextEpoch()
-	}
 }
 
-// shutOut ends the Write: another has taken over.
-func (d *delivery) shutOut(out error) {
+// giveBackAll ends the Write for a cause that all share.
+func (d *delivery) giveBackAll(cause error) {
 	for _, q := range d.sorted() {
-		d.giveBack(q, out)
-	}
-}
-
-// nextEpoch moves on from a batch of unknown fate. With a transactional id only the coordinator may do that, when the
-// next Write begins: by ourselves we might take the epoch that has shut us out.
-func (s *Sink) nextEpoch() {
-	switch {
-	case s.by == noProducer:
-	case s.cfg.TransactionalID != "":
-		s.doubtful = true
-	default:
-		s.adopt(s.who.bump())
+		d.giveBack(q, cause)
 	}
 }
 

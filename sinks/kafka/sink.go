@@ -16,6 +16,7 @@ type Sink struct {
 	cfg *Config
 	log *slog.Logger
 	cl  *cluster
+	via client
 
 	turn   chan struct{} // holds one token: Write and Close take turns
 	base   context.Context
@@ -30,11 +31,12 @@ type Sink struct {
 	free    [][]byte             // buffers for packed batches
 
 	who      *identity
-	by       producer         // who's, as this Write began
-	doubtful bool             // a batch with our next sequence numbers may have been applied
-	seqs     map[target]int32 // next sequence number of each partition
-	fenced   map[string]int   // how many partitions of each topic are known to be closed to earlier writers
-	troubled bool             // the last Write had to retry: log changes only
+	by       producer // who's, as this Write began
+	doubtful bool     // a batch with our next sequence numbers may have been applied
+	seqs     map[target]sequence
+	held     map[target]held
+	fenced   map[string]int // how many partitions of each topic are known to be closed to earlier writers
+	troubled bool           // the last Write had to retry: log changes only
 
 	counts counters
 }
@@ -88,8 +90,8 @@ func (c *Config) open(ctx context.Context, env core.Env) (*Sink, error) {
 	}
 	base, stop := context.WithCancel(context.Background())
 	s := &Sink{
-		cfg: c, log: log, cl: newCluster(c, log), turn: make(chan struct{}, 1), base: base, stop: stop, pack: pack,
-		who: newIdentity(c.TransactionalID), by: noProducer, seqs: make(map[target]int32), fenced: make(map[string]int),
+		cfg: c, log: log, cl: newCluster(c, log), via: ownBatches{}, turn: make(chan struct{}, 1), base: base, stop: stop, pack: pack,
+		who: newIdentity(c.TransactionalID), by: noProducer, seqs: make(map[target]sequence), held: make(map[target]held), fenced: make(map[string]int),
 	}
 	s.turn <- struct{}{}
 	if err := s.start(ctx); err != nil {
@@ -112,7 +114,11 @@ func (s *Sink) start(ctx context.Context) error {
 		return nil // a sink that only stands by must not shut out the one that writes
 	}
 	by, err := s.cl.producerID(ctx)
-	s.who.become(by)
+	if err != nil || s.cfg.Client != clientFranz {
+		s.who.become(by)
+		return err
+	}
+	s.via, err = newFranz(s.cfg, by != noProducer) // it gets an id of its own
 	return err
 }
 
@@ -138,7 +144,7 @@ func (s *Sink) Write(ctx context.Context, batch []core.Item) error {
 	s.cl.refreshOld(ctx)
 	d := delivery{s: s, batch: batch, queues: make(map[target]*queue), unknown: make(map[string]error)}
 	d.enqueue(ctx)
-	d.run(ctx)
+	s.via.deliver(ctx, &d)
 	s.enc.Reset()
 	s.counts.acknowledged.Add(uint64(len(batch) - len(d.failed)))
 	return d.outcome()
@@ -189,6 +195,7 @@ func (s *Sink) Close(ctx context.Context) error {
 	defer s.leave()
 	s.stop()
 	s.closed = true
+	s.via.close()
 	s.cl.close()
 	return nil
 }

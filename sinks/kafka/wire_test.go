@@ -52,10 +52,13 @@ func FuzzPartitionAgreesWithOtherClients(f *testing.F) {
 }
 
 // Every codec is read back by another client.
-func TestCompressions(t *testing.T) {
+func TestCompressions(t *testing.T) { eachClient(t, testCompressions) }
+
+func testCompressions(t *testing.T, client string) {
 	for name := range compressions {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t)
+			f.client = client
 			defer f.Close()
 			cfg := f.config()
 			cfg.Compression = name
@@ -83,8 +86,11 @@ func TestCompressions(t *testing.T) {
 	}
 }
 
-func TestRecordTimeIsWhenWeReceivedIt(t *testing.T) {
+func TestRecordTimeIsWhenWeReceivedIt(t *testing.T) { eachClient(t, testRecordTimeIsWhenWeReceivedIt) }
+
+func testRecordTimeIsWhenWeReceivedIt(t *testing.T, client string) {
 	f := newFake(t)
+	f.client = client
 	defer f.Close()
 	s := open(t, f.config())
 	defer shut(t, s)
@@ -114,8 +120,11 @@ func TestRecordTimeIsWhenWeReceivedIt(t *testing.T) {
 	}
 }
 
-func TestStructuredEncoding(t *testing.T) {
+func TestStructuredEncoding(t *testing.T) { eachClient(t, testStructuredEncoding) }
+
+func testStructuredEncoding(t *testing.T, client string) {
 	f := newFake(t)
+	f.client = client
 	defer f.Close()
 	cfg := f.config()
 	cfg.Encoding = encodingStructured

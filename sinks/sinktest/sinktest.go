@@ -37,8 +37,9 @@ type Harness struct {
 	// returns ends the fault. A sink may ride a fault out, or return an error that says what was not accepted.
 	Faults map[string]func() (mend func())
 
-	// Once: no fault may make a duplicate, as long as Write returned nil.
-	Once bool
+	// Once: no fault may make a duplicate, as long as Write returned nil. Always: nor when what a Write did not accept is
+	// offered again.
+	Once, Always bool
 }
 
 // patience bounds every single call of a sink.
@@ -179,9 +180,8 @@ func survives(t *testing.T, h *Harness, fault string) {
 	failures := deliver(t, h, items[80:160], mend)
 	mend()
 	write(t, h, items[160:])
-	once := h.Once && failures == 0
 	got := read(t, h)
-	if once {
+	if h.Always || h.Once && failures == 0 {
 		compare(t, h, got, items)
 		return
 	}
