@@ -66,11 +66,15 @@ func (t *Tracker) agentState(o *Observation) {
 		return
 	}
 	t.agents[k] = now
+	native := o.Native
+	if o.Synthetic { // a switch that is asked twice may say the same words of two moments
+		native.ID += "@" + o.Received.String()
+	}
 	e := &Event{
-		Type: AgentState, Switch: t.sw, Native: o.Native, Synthetic: o.Synthetic,
+		Type: AgentState, Switch: t.sw, Native: native, Synthetic: o.Synthetic,
 		Time:  EventTime{Switch: o.At, Received: o.Received},
 		Agent: &AgentInfo{ID: o.Agent, State: o.Value, Reason: o.Reason, Queue: o.Queue},
 	}
-	e.ID = EventID(t.sw, o.Native, AgentState, k.id)
+	e.ID = EventID(t.sw, native, AgentState, k.id)
 	t.out = append(t.out, e)
 }

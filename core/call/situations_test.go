@@ -328,3 +328,14 @@ func TestCorrelationOutlivesTheFirstCall(t *testing.T) {
 		t.Errorf("%d interactions, want 1", len(ids))
 	}
 }
+
+// An agent who is found ready by two snapshots, and was busy in between, became ready twice: two events, two ids.
+func TestAgentFoundTwiceInOneStateIsTwoEvents(t *testing.T) {
+	found := func(value string) Observation {
+		return Observation{Kind: AgentStateChange, Agent: "agent1", Value: value, Synthetic: true, Native: Native{Type: "QueueMember", ID: value}}
+	}
+	s := newScript().do(found("ready")).do(found("busy")).do(found("ready"))
+	if len(s.events) != 3 || s.events[0].ID == s.events[2].ID {
+		t.Errorf("%d events, ids %s and %s", len(s.events), s.events[0].ID, s.events[2].ID)
+	}
+}
