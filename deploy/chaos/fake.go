@@ -68,7 +68,7 @@ func (a *advertised) Addr() net.Addr { return a.addr }
 func (f *fake) open() error {
 	i := 0
 	c, err := kfake.NewCluster(kfake.NumBrokers(fakeBrokers), kfake.DataDir(f.dir),
-		kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0", "log.message.timestamp.type": "LogAppendTime"}),
+		kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"}),
 		kfake.GroupMinSessionTimeout(100*time.Millisecond),
 		kfake.ListenFn(func(network, _ string) (net.Listener, error) {
 			ln, err := net.Listen(network, "127.0.0.1:0")

@@ -88,9 +88,15 @@ func (r *reader) take(f kgo.Fetches) {
 	})
 }
 
+// logAppendTime says that a record's timestamp is the broker's.
+const logAppendTime = 1
+
 func (rd *reader) message(r *kgo.Record) oracle.Message {
 	m := oracle.Message{Stream: strings.TrimSuffix(strings.TrimPrefix(r.Topic, rd.prefix), ".v1"), Partition: r.Partition, Offset: r.Offset,
-		Key: string(r.Key), Value: r.Value, Appended: r.Timestamp}
+		Key: string(r.Key), Value: r.Value}
+	if r.Attrs.TimestampType() == logAppendTime {
+		m.Appended = r.Timestamp
+	}
 	if r.ProducerID >= 0 {
 		m.Writer = fmt.Sprintf("%d/%d", r.ProducerID, r.ProducerEpoch)
 	}

@@ -73,7 +73,19 @@ func (j *judge) excuses(e *call.Event) bool {
 	if l == nil || !l.touched {
 		return false
 	}
-	return e.Type != call.ConnectionCleared || j.cleared(e.ConnectionID)
+	switch e.Type {
+	case call.ConnectionCleared:
+		return j.cleared(e.ConnectionID)
+	case call.ConnectionAlerting, call.ConnectionConnected, call.ConnectionHeld, call.ConnectionRetrieved, call.DTMFReceived:
+		return j.toldOf(e)
+	}
+	return true
+}
+
+// toldOf reports whether what e says of its leg is there, be it of another call, for which calls legs belong to may not
+// have been seen.
+func (j *judge) toldOf(e *call.Event) bool {
+	return slices.ContainsFunc(j.by["events"], func(x *event) bool { return x.Type == e.Type && x.ConnectionID == e.ConnectionID })
 }
 
 // overtaken reports whether e is about a queue of Asterisk, of which AMI tells, and its call's legs, of which ARI tells,

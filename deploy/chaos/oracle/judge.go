@@ -35,7 +35,7 @@ func (t Trouble) during(sw string, a, b time.Time) bool {
 }
 
 // Slack is how far apart two readers' ideas of when one event came may be, on a busy machine.
-const Slack = 700 * time.Millisecond
+const Slack = 500 * time.Millisecond
 
 // Kinds of violations.
 const (

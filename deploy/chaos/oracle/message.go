@@ -20,7 +20,7 @@ type Message struct {
 	Seq       uint64    // ce_sequence, 0 where there is none
 	Value     []byte    // nil on tombstones
 	Writer    string    // who wrote it, such as producer id and epoch; empty when the batch does not tell
-	Appended  time.Time // when, by the clock of the broker or the writer
+	Appended  time.Time // by the broker's clock; zero where it does not tell
 }
 
 // At is where the message stands.

@@ -29,6 +29,10 @@ func (j *judge) writers() {
 			j.violate(Owners, []*Message{by, m}, "%s: writer %s was followed by %s at %s and writes again", m.At(), m.Writer, by.Writer, by.At())
 		}
 		now[at] = m
+		if m.Appended.IsZero() {
+			all[m.Writer] = nil
+			continue
+		}
 		t := all[m.Writer]
 		if t == nil {
 			t = &tenure{m.Writer, m, m}
@@ -51,7 +55,9 @@ const overlap = 5 * time.Millisecond
 func (j *judge) overlaps(all map[string]*tenure) {
 	var list []*tenure
 	for _, t := range all {
-		list = append(list, t)
+		if t != nil {
+			list = append(list, t)
+		}
 	}
 	slices.SortFunc(list, func(a, b *tenure) int {
 		return cmp.Or(a.first.Appended.Compare(b.first.Appended), cmp.Compare(a.writer, b.writer))
