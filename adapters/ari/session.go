@@ -183,7 +183,7 @@ func (s *session) loop(ctx context.Context) error {
 				return err
 			}
 		case <-tick.C:
-			if err := s.flush(call.At(time.Now())); err != nil {
+			if err := s.flush(0); err != nil {
 				return err
 			}
 		}
@@ -203,7 +203,7 @@ func (s *session) handleQueued(ctx context.Context, tick <-chan time.Time) error
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-tick:
-			if err := s.flush(call.At(time.Now())); err != nil {
+			if err := s.flush(0); err != nil {
 				return err
 			}
 		default:
@@ -226,9 +226,10 @@ func (s *session) handle(in inbound) error {
 	return s.out.Frame(f)
 }
 
-// flush hands over what the normalizer no longer waits for.
-func (s *session) flush(now call.Time) error {
-	observed := s.norm.flush(now)
+// flush hands over what the normalizer would no longer wait for ahead from now.
+func (s *session) flush(ahead call.Time) error {
+	now := call.At(time.Now())
+	observed := s.norm.flush(now + ahead)
 	if len(observed) == 0 {
 		return nil
 	}
@@ -245,7 +246,7 @@ func (s *session) drain() {
 			return
 		}
 	}
-	_ = s.flush(call.At(time.Now()) + call.Second) // nothing more will come to wait for; the router may be gone
+	_ = s.flush(call.Second) // nothing more will come to wait for; the router may be gone
 }
 
 // clock measures the switch's clock every ten seconds.
