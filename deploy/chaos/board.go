@@ -104,7 +104,7 @@ func (s *settings) again(seed uint64) string {
 			args += " " + fmt.Sprintf(format, a...)
 		}
 	}
-	add(s.journal, "--journal")
+	add(!s.journal, "--journal=false")
 	add(s.live, "--live")
 	add(s.length != quickLength, "--length %v", s.length)
 	add(s.faults != 8, "--faults %d", s.faults)

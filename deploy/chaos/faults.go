@@ -18,6 +18,43 @@ func (r *run) killNode(f fault) {
 	r.wrong(n.ready(30 * time.Second))
 }
 
+// restartNode ends a node as an upgrade does and starts it again.
+func (r *run) restartNode(f fault) {
+	n := r.nodes[f.target]
+	r.wrong(n.drain(30 * time.Second))
+	time.Sleep(f.length)
+	r.wrong(n.start())
+	r.wrong(n.ready(30 * time.Second))
+}
+
+// partPeers lets nothing pass between the nodes.
+func (r *run) partPeers(f fault) {
+	for _, n := range r.nodes {
+		for _, p := range n.peers {
+			p.hold()
+			defer func() { p.cut(); p.release() }()
+		}
+	}
+	time.Sleep(f.length)
+}
+
+// splitOff keeps a node from Kafka and from its peers: it still hears the switches.
+func (r *run) splitOff(f fault) {
+	for _, p := range r.kafka.proxies() {
+		p.shut(f.target)
+		defer p.unshut(f.target)
+	}
+	for name, n := range r.nodes {
+		for to, p := range n.peers {
+			if name == f.target || to == f.target {
+				p.hold()
+				defer func() { p.cut(); p.release() }()
+			}
+		}
+	}
+	time.Sleep(f.length)
+}
+
 func (r *run) stopNode(f fault) {
 	n := r.nodes[f.target]
 	n.signal(syscall.SIGSTOP)

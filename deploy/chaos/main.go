@@ -11,10 +11,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -32,6 +34,7 @@ type settings struct {
 	speed    float64
 	nodes    int
 	journal  bool
+	lease    time.Duration
 	live     bool
 	root     bool
 	only     string // kinds of faults, comma-separated; all when empty
@@ -63,8 +66,9 @@ func parse(args []string) (*settings, error) {
 	fl.IntVar(&s.faults, "faults", 8, "faults drawn for a run")
 	fl.Float64Var(&s.rate, "rate", 8, "calls a second")
 	fl.Float64Var(&s.speed, "speed", 250, "how many times faster than life people talk")
-	fl.IntVar(&s.nodes, "nodes", 1, "gateways: 1 or 2")
-	fl.BoolVar(&s.journal, "journal", false, "with a journal, so that nodes may be killed")
+	fl.IntVar(&s.nodes, "nodes", 2, "gateways: 1 or 2")
+	fl.BoolVar(&s.journal, "journal", true, "with a journal, so that nodes may be killed")
+	fl.DurationVar(&s.lease, "lease", 500*time.Millisecond, "of two nodes: how long an owner may publish after a heartbeat; the rest follows from it")
 	fl.BoolVar(&s.live, "live", false, "against three real Apache Kafka brokers (Java and Maven), in longer runs one after the other")
 	fl.DurationVar(&s.total, "for", 0, "go on for this `TIME` rather than for a number of runs")
 	fl.StringVar(&s.only, "only", "", "only these `KINDS` of faults, comma-separated; none for none")
@@ -107,6 +111,7 @@ func (s *settings) forLive(fl *flag.FlagSet) {
 	set("faults", func() { s.faults = 24 })
 	set("speed", func() { s.speed = 40 })
 	set("rate", func() { s.rate = 5 })
+	set("lease", func() { s.lease = time.Second })
 	set("within", func() { s.within = 60 * time.Second })
 	s.parallel = 1
 }
@@ -116,6 +121,13 @@ func (s *settings) more(n *node) string {
 	var b strings.Builder
 	if s.journal {
 		fmt.Fprintf(&b, "journal:\n  dir: %s\n", n.journal())
+	}
+	if s.nodes > 1 {
+		fmt.Fprintf(&b, "cluster:\n  node: %s\n  listen: %s\n  lease: %v\n  heartbeat: %v\n  hung_after: %v\n  session: 3s\n  peers:\n", n.name, n.peer,
+			s.lease, s.lease/5, 2*s.lease)
+		for _, name := range slices.Sorted(maps.Keys(n.peers)) {
+			fmt.Fprintf(&b, "    - {id: %s, address: %q}\n", name, n.peers[name].addr())
+		}
 	}
 	return b.String()
 }

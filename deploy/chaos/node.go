@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -24,7 +23,9 @@ type node struct {
 	links   map[string][]*proxy
 	lines   func(n *node) string // more of its configuration
 	brokers []string
-	prefix  string // of its topics
+	prefix  string            // of its topics
+	peer    string            // host:port that the others reach it at, without a proxy
+	peers   map[string]*proxy // to the others, by name
 
 	mu      sync.Mutex
 	cmd     *exec.Cmd
@@ -37,12 +38,15 @@ type node struct {
 
 // newNode makes a node and its proxies to the switches; start starts it.
 func newNode(name, dir, binary string, s *switches, brokers []string, prefix string) (*node, error) {
-	n := &node{name: name, dir: filepath.Join(dir, name), binary: binary, links: map[string][]*proxy{}, brokers: brokers, prefix: prefix}
+	n := &node{name: name, dir: filepath.Join(dir, name), binary: binary, links: map[string][]*proxy{}, peers: map[string]*proxy{}, brokers: brokers, prefix: prefix}
 	if err := os.MkdirAll(n.dir, 0o700); err != nil {
 		return nil, err
 	}
 	var err error
 	if n.listen, err = freePort(); err != nil {
+		return nil, err
+	}
+	if n.peer, err = freePort(); err != nil {
 		return nil, err
 	}
 	for _, l := range []struct{ sw, what, addr string }{{asterisk, "ari", s.ast.ARIAddr()}, {asterisk, "ami", s.ast.AMIAddr()},
@@ -55,16 +59,6 @@ func newNode(name, dir, binary string, s *switches, brokers []string, prefix str
 		n.links[l.sw] = append(n.links[l.sw], p)
 	}
 	return n, nil
-}
-
-// freePort is an address on loopback that nobody listens on now.
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("looking for a free port: %w", err)
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
 
 func (n *node) journal() string { return filepath.Join(n.dir, "journal") }
@@ -163,6 +157,16 @@ func (n *node) lastWords() string {
 	return strings.Join(lines[max(0, len(lines)-3):], " / ")
 }
 
+// pid is its process's, 0 when there is none.
+func (n *node) pid() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.cmd == nil || n.cmd.Process == nil {
+		return 0
+	}
+	return n.cmd.Process.Pid
+}
+
 func (n *node) signal(sig syscall.Signal) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -216,6 +220,9 @@ func (n *node) close() {
 		for _, p := range ps {
 			p.close()
 		}
+	}
+	for _, p := range n.peers {
+		p.close()
 	}
 }
 

@@ -98,6 +98,7 @@ const ms = time.Millisecond
 func kinds() []kind {
 	return []kind{
 		{name: "kill", weight: 6, min: 100 * ms, max: 1200 * ms, needs: journaled, targets: ofNodes, disturbs: blinds, run: (*run).killNode},
+		{name: "restart", weight: 3, min: 50 * ms, max: 500 * ms, needs: journaled, targets: ofNodes, disturbs: blinds, run: (*run).restartNode},
 		{name: "stop", weight: 4, min: 200 * ms, max: 2500 * ms, targets: ofNodes, disturbs: blinds, run: (*run).stopNode},
 		{name: "link cut", weight: 4, min: 10 * ms, max: 600 * ms, targets: ofLinks, disturbs: blinds, run: (*run).cutLink},
 		{name: "link held", weight: 3, min: 100 * ms, max: 1500 * ms, targets: ofLinks, disturbs: blinds, run: (*run).holdLink},
@@ -111,6 +112,8 @@ func kinds() []kind {
 		{name: "answer lost", weight: 4, min: 50 * ms, max: 400 * ms, targets: ofBrokers, run: (*run).loseAnswers},
 		{name: "broker errors", weight: 6, needs: onFake, targets: ofAllBrokers, run: (*run).failRequests,
 			draw: func(r *rand.Rand, f *fault) { f.arg, f.n = failureNames()[r.IntN(len(failureNames()))], 1+r.IntN(4) }},
+		{name: "peers apart", weight: 3, min: 200 * ms, max: 2500 * ms, needs: doubled, targets: ofPeers, run: (*run).partPeers},
+		{name: "split", weight: 4, min: 300 * ms, max: 2500 * ms, needs: doubled, targets: ofNodes, disturbs: delays, run: (*run).splitOff},
 		{name: "clock step", weight: 2, min: 300 * ms, max: 1500 * ms, targets: ofSwitches, disturbs: misdates, run: (*run).stepClock,
 			draw: func(r *rand.Rand, f *fault) { f.n = r.IntN(120_000) - 60_000 }},
 	}
@@ -188,6 +191,9 @@ func (f fault) clashes(g fault) bool {
 		return false
 	}
 	a, b := f.target, g.target
+	if f.kind == "peers apart" || g.kind == "peers apart" {
+		return f.kind == g.kind && f.at < g.at+g.length && g.at < f.at+f.length
+	}
 	related := a == b || strings.HasPrefix(a, "broker") && strings.HasPrefix(b, "broker")
 	return related && f.at < g.at+g.length+100*ms && g.at < f.at+f.length+100*ms
 }

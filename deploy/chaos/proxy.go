@@ -17,17 +17,19 @@ type proxy struct {
 	mu     sync.Mutex
 	target string
 	pairs  map[*pair]bool
-	refuse bool          // close whoever comes
-	open   chan struct{} // closed while bytes pass
-	mute   bool          // what the target answers is swallowed
-	delay  time.Duration // of every piece, either way
-	half   bool          // the next piece of the target is cut in the middle, and the link with it
-	admit  func(net.Conn) bool
+	refuse bool                     // close whoever comes
+	open   chan struct{}            // closed while bytes pass
+	mute   bool                     // what the target answers is swallowed
+	delay  time.Duration            // of every piece, either way
+	half   bool                     // the next piece of the target is cut in the middle, and the link with it
+	whose  func(net.Conn) string    // names the client; nil: all are alike
+	closed map[string]chan struct{} // for these clients nothing passes until it is closed
 }
 
 // pair is a client's connection and ours to the target.
 type pair struct {
 	client, target net.Conn
+	who            string
 	done           chan struct{} // closed when either has ended
 	once           sync.Once
 }
@@ -44,7 +46,7 @@ func newProxy(name, target string) (*proxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the proxy to %s: %w", name, err)
 	}
-	p := &proxy{name: name, ln: ln, target: target, pairs: map[*pair]bool{}, open: make(chan struct{})}
+	p := &proxy{name: name, ln: ln, target: target, pairs: map[*pair]bool{}, open: make(chan struct{}), closed: map[string]chan struct{}{}}
 	close(p.open)
 	p.work.Go(p.serve)
 	return p, nil
@@ -101,6 +103,24 @@ func (p *proxy) release() {
 	})
 }
 
+// shut lets nothing of one client pass until unshut.
+func (p *proxy) shut(who string) { p.set(func() { p.closed[who] = make(chan struct{}) }) }
+
+// unshut cuts what the client had open, as a network that comes back after long does, and lets it connect again.
+func (p *proxy) unshut(who string) {
+	p.set(func() {
+		if c := p.closed[who]; c != nil {
+			delete(p.closed, who)
+			close(c)
+		}
+		for x := range p.pairs {
+			if x.who == who {
+				x.cut()
+			}
+		}
+	})
+}
+
 func (p *proxy) serve() {
 	for {
 		c, err := p.ln.Accept()
@@ -114,16 +134,20 @@ func (p *proxy) serve() {
 // dial connects a client to the target, or turns it away.
 func (p *proxy) dial(c net.Conn) *pair {
 	p.mu.Lock()
-	refuse, target, admit := p.refuse || p.target == "", p.target, p.admit
+	refuse, target, whose := p.refuse || p.target == "", p.target, p.whose
 	p.mu.Unlock()
-	if refuse || admit != nil && !admit(c) {
+	if refuse {
 		return nil
+	}
+	who := ""
+	if whose != nil {
+		who = whose(c)
 	}
 	t, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(context.Background(), "tcp", target)
 	if err != nil {
 		return nil
 	}
-	x := &pair{client: c, target: t, done: make(chan struct{})}
+	x := &pair{client: c, target: t, who: who, done: make(chan struct{})}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.refuse {
@@ -165,13 +189,11 @@ func (p *proxy) pump(x *pair, from, to net.Conn, answers bool) {
 // forward writes one piece as the proxy's state says.
 func (p *proxy) forward(x *pair, to net.Conn, b []byte, answers bool) bool {
 	p.mu.Lock()
-	open, delay := p.open, p.delay
+	open, closed, delay := p.open, p.closed[x.who], p.delay
 	half := answers && p.half
 	p.half = p.half && !half
 	p.mu.Unlock()
-	select {
-	case <-open:
-	case <-x.done:
+	if !opened(open, x.done) || closed != nil && !opened(closed, x.done) {
 		return false
 	}
 	if delay > 0 && !sleepOr(x.done, delay) {
@@ -189,6 +211,16 @@ func (p *proxy) forward(x *pair, to net.Conn, b []byte, answers bool) bool {
 	}
 	_, err := to.Write(b)
 	return err == nil
+}
+
+// opened waits for a gate, and reports whether it opened before done.
+func opened(gate, done <-chan struct{}) bool {
+	select {
+	case <-gate:
+		return true
+	case <-done:
+		return false
+	}
 }
 
 // sleepOr reports whether d went by before done.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -127,6 +128,11 @@ func (r *run) setUp(ctx context.Context) (err error) {
 		}
 		n.lines = r.s.lines
 		r.nodes[name] = n
+	}
+	if err := r.introduce(); err != nil {
+		return err
+	}
+	for _, n := range r.nodes {
 		if err := n.start(); err != nil {
 			return err
 		}
@@ -137,6 +143,38 @@ func (r *run) setUp(ctx context.Context) (err error) {
 		}
 	}
 	return nil
+}
+
+// introduce gives each node its way to each other one, and has the brokers' proxies tell nodes apart.
+func (r *run) introduce() error {
+	for _, n := range r.nodes {
+		for _, other := range r.nodes {
+			if other == n {
+				continue
+			}
+			p, err := newProxy(n.name+" to "+other.name, other.peer)
+			if err != nil {
+				return err
+			}
+			n.peers[other.name] = p
+		}
+	}
+	if len(r.nodes) > 1 {
+		for _, p := range r.kafka.proxies() {
+			p.set(func() { p.whose = r.whose })
+		}
+	}
+	return nil
+}
+
+// whose is the node that a connection comes from.
+func (r *run) whose(c net.Conn) string {
+	names, pids := map[int]string{}, []int{}
+	for _, n := range r.nodes {
+		names[n.pid()] = n.name
+		pids = append(pids, n.pid())
+	}
+	return names[ownerOf(c, pids)]
 }
 
 // prefix is that of the run's topics: real brokers have those of earlier runs too.
