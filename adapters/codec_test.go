@@ -13,6 +13,7 @@ import (
 	"github.com/ctigate/ctigate/core/call"
 	"github.com/ctigate/ctigate/core/codec"
 	"github.com/ctigate/ctigate/core/fresh"
+	"github.com/ctigate/ctigate/sinks/cloudevents"
 )
 
 // tape keeps what an adapter emits, so that it can be played to trackers again and again.
@@ -181,4 +182,34 @@ func BenchmarkCodec(b *testing.B) {
 		}
 		rate(b, size)
 	})
+}
+
+// TestPublishedCallsAreReadBack reads every call of every recording from its message on the calls stream.
+func TestPublishedCallsAreReadBack(t *testing.T) {
+	for _, r := range tapes(t) {
+		for _, turn := range r.turns() {
+			for _, i := range turn {
+				if i.Stream != core.StreamCalls || i.Event.Seq == 0 || i.Event.Call == nil {
+					continue
+				}
+				_, value, headers, err := cloudevents.Binary(i)
+				if err != nil {
+					t.Fatal(err)
+				}
+				whole, err := cloudevents.Structured(i)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for mode, read := range map[string]func() (*call.Call, uint64, error){
+					"binary":     func() (*call.Call, uint64, error) { return cloudevents.ReadCallState(value, headers) },
+					"structured": func() (*call.Call, uint64, error) { return cloudevents.ReadCallState(whole, nil) },
+				} {
+					c, seq, err := read()
+					if err != nil || seq != i.Event.Seq || !reflect.DeepEqual(c, i.Event.Call) {
+						t.Fatalf("%s, %s: %v, number %d\n got %+v\nwant %+v", r.name, mode, err, seq, c, i.Event.Call)
+					}
+				}
+			}
+		}
+	}
 }
