@@ -136,31 +136,47 @@ func snapshot(tr *call.Tracker, bridges map[string]call.Observation, now call.Ti
 // they stand, and goes on: each call keeps its id and its interaction, counts on and ends once.
 func TestNewDiskAnywhere(t *testing.T) {
 	for _, r := range tapes(t) {
-		stride := 1 + len(r.frames)/60
-		for cut := 1; cut < len(r.frames); cut += stride {
-			before := call.NewTracker(call.Options{})
-			var events []*call.Event
-			for i := range cut {
-				events = append(events, r.step(before, i)...)
+		want := slices.Concat(r.through(func(tr *call.Tracker) *call.Tracker { return tr })...)
+		for cut := 1; cut < len(r.frames); cut += 1 + len(r.frames)/60 {
+			for _, told := range [...]bool{true, false} {
+				where := fmt.Sprintf("%s, cut before frame %d, snapshot %v", r.name, cut, told)
+				got := r.onNewDisk(t, where, cut, told)
+				if faults := counted(got); len(faults) > 0 {
+					t.Fatalf("%s: %v\n%q", where, faults, transcript(got))
+				}
+				if told { // without, nobody says who is in which bridge
+					sameCalls(t, where, got, want)
+				}
 			}
-			now := r.frames[cut-1].Received
-			tr := adopt(events, now)
-			if tr.Active() != before.Active() {
-				t.Fatalf("%s, cut before frame %d: %d of %d calls go on", r.name, cut, tr.Active(), before.Active())
-			}
-			for _, o := range snapshot(before, r.bridges(cut), now) {
-				events = append(events, tr.Apply(r.refs[cut-1], o)...)
-			}
-			for i := cut; i < len(r.frames); i++ {
-				events = append(events, r.step(tr, i)...)
-			}
-			events = append(events, r.after(tr)...)
-			if faults := counted(events); len(faults) > 0 || tr.Active() > 0 {
-				t.Fatalf("%s, cut before frame %d: %d calls go on for ever, %v\n%q", r.name, cut, tr.Active(), faults, transcript(events))
-			}
-			sameCalls(t, fmt.Sprintf("%s, cut before frame %d", r.name, cut), events, slices.Concat(r.through(func(tr *call.Tracker) *call.Tracker { return tr })...))
 		}
 	}
+}
+
+// onNewDisk are the events that r becomes with a restart before frame cut that finds nothing but what was published; told
+// says that the switch then gives a snapshot.
+func (r *tape) onNewDisk(t *testing.T, where string, cut int, told bool) (events []*call.Event) {
+	before := call.NewTracker(call.Options{})
+	for i := range cut {
+		events = append(events, r.step(before, i)...)
+	}
+	now := r.frames[cut-1].Received
+	tr := adopt(events, now)
+	if tr.Active() != before.Active() {
+		t.Fatalf("%s: %d of %d calls go on", where, tr.Active(), before.Active())
+	}
+	if told {
+		for _, o := range snapshot(before, r.bridges(cut), now) {
+			events = append(events, tr.Apply(r.refs[cut-1], o)...)
+		}
+	}
+	for i := cut; i < len(r.frames); i++ {
+		events = append(events, r.step(tr, i)...)
+	}
+	events = append(events, r.after(tr)...)
+	if tr.Active() > 0 {
+		t.Fatalf("%s: %d calls go on for ever", where, tr.Active())
+	}
+	return events
 }
 
 // counted says where a call's events are not numbered 1, 2, 3 … or it has not exactly one end.

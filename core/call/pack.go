@@ -351,6 +351,19 @@ func (p *Pack) Data(v *[]byte) {
 	}
 }
 
+// fixed packs the bytes of v, whose number is known.
+func (p *Pack) fixed(v []byte) {
+	switch {
+	case !p.reading:
+		p.buf = append(p.buf, v...)
+	case len(v) > len(p.src):
+		p.Fail("%d bytes are missing at its end", len(v)-len(p.src))
+	default:
+		copy(v, p.src)
+		p.src = p.src[len(v):]
+	}
+}
+
 // size is the number of elements of a slice or map that is not nil.
 func (p *Pack) size(n int, is bool) (int, bool) {
 	if !p.reading {

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"encoding/binary"
 	"slices"
+
+	"github.com/google/uuid"
 )
 
 // state packs all of the tracker but its options and what lasts for one Apply only.
@@ -226,21 +228,12 @@ func packRecent(p *Pack, c *tracked) {
 		p.Fail("%d events were applied", c.recentN)
 		return
 	}
-	n := min(c.recentN, len(c.recent))
-	if !p.reading {
-		for _, d := range c.recent[:n] {
-			p.buf = binary.LittleEndian.AppendUint64(p.buf, d)
-		}
-		return
+	var room [8]byte
+	for i := range min(c.recentN, len(c.recent)) {
+		binary.LittleEndian.PutUint64(room[:], c.recent[i])
+		p.fixed(room[:])
+		c.recent[i] = binary.LittleEndian.Uint64(room[:])
 	}
-	if len(p.src) < 8*n {
-		p.Fail("%d digests are said to follow in %d bytes", n, len(p.src))
-		return
-	}
-	for i := range n {
-		c.recent[i] = binary.LittleEndian.Uint64([]byte(p.src[8*i : 8*i+8]))
-	}
-	p.src = p.src[8*n:]
 }
 
 // root packs whether the tracker finds c by its id.
@@ -283,7 +276,7 @@ func (s *stateCodec) spent() {
 	if !s.p.reading {
 		ids = s.spentIDs()
 	}
-	PackList(&s.p, &ids, (*Pack).String)
+	PackList(&s.p, &ids, packCallID)
 	if s.p.reading {
 		for _, id := range ids {
 			s.t.spent.add(id)
@@ -352,4 +345,18 @@ func packBools(p *Pack, vs ...*bool) {
 	for i, v := range vs {
 		*v = bits>>i&1 != 0
 	}
+}
+
+// packCallID packs an id in 16 bytes and one when it is a UUID as we write it, for there are 200,000 of them.
+func packCallID(p *Pack, id *string) {
+	u, err := uuid.Parse(*id)
+	if p.flag(!p.reading && err == nil && u.String() == *id) {
+		raw := u[:]
+		p.fixed(raw)
+		if p.reading {
+			*id = uuid.UUID(raw).String()
+		}
+		return
+	}
+	p.String(id)
 }
