@@ -24,7 +24,6 @@ type Pack struct {
 	err     error
 	last    Time // the latest, for each is told by its distance from the one before
 
-	room     []byte // for the next copies
 	copy     string // of a part of src
 	copyLeft int    // bytes were left where it begins
 

@@ -39,7 +39,8 @@ func read(b []byte, name, what string, f func(*call.Pack)) error {
 	return nil
 }
 
-// AppendItems appends the items of a turn to dst. What several items point to is written once.
+// AppendItems appends the items of a turn to dst. What several items point to is written once. An item's Seq says where
+// it is kept: it is not written.
 func AppendItems(dst []byte, items []core.Item) []byte {
 	return write(dst, itemsName, func(p *call.Pack) { call.PackList(p, &items, packItem) })
 }

@@ -104,6 +104,7 @@ func filled[T any](f *filler) T {
 func (f *filler) turn() (items []core.Item) {
 	for range f.IntN(8) {
 		i := filled[core.Item](f)
+		i.Seq = 0 // it says where the item is kept, and is not kept
 		if n := len(items); n > 0 && f.IntN(2) == 0 {
 			i.Event = items[f.IntN(n)].Event
 		}
@@ -158,6 +159,12 @@ func TestEveryFieldIsPacked(t *testing.T) {
 	each(reflect.ValueOf(&frames[0]).Elem(), func(path string) {
 		if got, err := ReadFrames(AppendFrames(nil, frames)); err != nil || !reflect.DeepEqual(got, frames) {
 			t.Errorf("Frame%s: %v", path, err)
+		}
+	}, "")
+	items := make([]core.Item, 1)
+	each(reflect.ValueOf(&items[0]).Elem(), func(path string) {
+		if got, err := ReadItems(AppendItems(nil, items)); path != ".Seq" && (err != nil || !reflect.DeepEqual(got, items)) {
+			t.Errorf("Item%s: %v", path, err)
 		}
 	}, "")
 	if leaves < 200 {
