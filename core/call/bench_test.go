@@ -80,7 +80,7 @@ func BenchmarkState(b *testing.B) {
 	if t.Active() != 10_000 || len(t.ended) != 20_000 {
 		b.Fatal(t.Active(), len(t.ended))
 	}
-	var state []byte
+	state := t.AppendState(nil)
 	b.Run("save", func(b *testing.B) {
 		for b.Loop() {
 			state = t.AppendState(state[:0])

@@ -17,15 +17,16 @@ import (
 // Read, and may be used again; it is not safe for concurrent use.
 type Pack struct {
 	buf     []byte // written
-	src     string // left to be read
+	src     string // to be read, from at on
+	at      int
 	reading bool
 	ids     bool // words alone are remembered, ids are not
 	own     bool // strings read are copies, a few together, so that none keeps all alive
 	err     error
 	last    Time // the latest, for each is told by its distance from the one before
 
-	copy     string // of a part of src
-	copyLeft int    // bytes were left where it begins
+	copy   string // of a part of src
+	copyAt int    // where it begins
 
 	written map[string]uint64 // words, by their numbers
 	read    []string          // words, by their numbers
@@ -81,8 +82,8 @@ func (p *Pack) Bytes() []byte {
 
 // Done returns the first fault met while reading; that bytes are left over is one.
 func (p *Pack) Done() error {
-	if p.err == nil && len(p.src) > 0 {
-		p.err = fmt.Errorf("%d bytes are left over at its end", len(p.src))
+	if p.err == nil && p.Left() > 0 {
+		p.err = fmt.Errorf("%d bytes are left over at its end", p.Left())
 	}
 	return p.err
 }
@@ -94,14 +95,14 @@ func (p *Pack) Reading() bool { return p.reading }
 func (p *Pack) Failed() bool { return p.err != nil }
 
 // Left is how many bytes are yet to be read: nothing has more elements than that.
-func (p *Pack) Left() int { return len(p.src) }
+func (p *Pack) Left() int { return len(p.src) - p.at }
 
 // Fail notes a fault, unless there was one before.
 func (p *Pack) Fail(format string, args ...any) {
 	if p.err == nil {
 		p.err = fmt.Errorf(format, args...)
 	}
-	p.src = ""
+	p.at = len(p.src)
 }
 
 // Format writes the name and version of what follows. Reading checks them: version is the newest that can be read, and
@@ -112,12 +113,11 @@ func (p *Pack) Format(name string, version uint64) uint64 {
 		p.Uint(&version)
 		return version
 	}
-	rest, ok := strings.CutPrefix(p.src, name)
-	if !ok {
+	if !strings.HasPrefix(p.src[p.at:], name) {
 		p.Fail("it does not begin with %q: it is damaged or something else", name)
 		return 0
 	}
-	p.src = rest
+	p.at += len(name)
 	var found uint64
 	p.Uint(&found)
 	if found == 0 || found > version {
@@ -144,21 +144,21 @@ func (p *Pack) put(v uint64) {
 }
 
 func (p *Pack) uvarint() uint64 {
-	if len(p.src) > 0 && p.src[0] < 0x80 {
-		v := p.src[0]
-		p.src = p.src[1:]
-		return uint64(v)
+	if p.at < len(p.src) && p.src[p.at] < 0x80 {
+		p.at++
+		return uint64(p.src[p.at-1])
 	}
 	var v uint64
-	for i := 0; i < len(p.src) && i < 10; i++ {
-		c := p.src[i]
+	left := p.src[p.at:]
+	for i := 0; i < len(left) && i < 10; i++ {
+		c := left[i]
 		v |= uint64(c&0x7f) << (7 * i)
 		if c < 0x80 {
-			p.src = p.src[i+1:]
+			p.at += i + 1
 			return v
 		}
 	}
-	p.Fail("a number is cut off, %d bytes before the end", len(p.src))
+	p.Fail("a number is cut off, %d bytes before the end", p.Left())
 	return 0
 }
 
@@ -292,15 +292,15 @@ func (p *Pack) text() string {
 	if how == repeated {
 		return p.again(n)
 	}
-	if n > uint64(len(p.src)) {
-		p.Fail("a string of %d bytes is said to follow, %d are left", n, len(p.src))
+	if n > uint64(p.Left()) {
+		p.Fail("a string of %d bytes is said to follow, %d are left", n, p.Left())
 		return ""
 	}
-	s := p.src[:n]
+	s := p.src[p.at : p.at+int(n)]
 	if p.own {
 		s = p.copied(int(n))
 	}
-	p.src = p.src[n:]
+	p.at += int(n)
 	if how == remembered {
 		p.read = append(p.read, s)
 	}
@@ -310,12 +310,12 @@ func (p *Pack) text() string {
 // copied returns the next n bytes as part of a copy of some more of them.
 func (p *Pack) copied(n int) string {
 	const window = 4096
-	at := p.copyLeft - len(p.src)
-	if p.copy == "" || at+n > len(p.copy) {
-		p.copy = strings.Clone(p.src[:min(max(n, window), len(p.src))])
-		p.copyLeft, at = len(p.src), 0
+	from := p.at - p.copyAt
+	if p.copy == "" || from+n > len(p.copy) {
+		p.copy = strings.Clone(p.src[p.at : p.at+min(max(n, window), p.Left())])
+		p.copyAt, from = p.at, 0
 	}
-	return p.copy[at : at+n]
+	return p.copy[from : from+n]
 }
 
 func (p *Pack) again(n uint64) string {
@@ -342,11 +342,11 @@ func (p *Pack) Data(v *[]byte) {
 	case !is:
 	case !p.reading:
 		p.buf = append(p.buf, *v...)
-	case n > len(p.src):
-		p.Fail("%d bytes are said to follow, %d are left", n, len(p.src))
+	case n > p.Left():
+		p.Fail("%d bytes are said to follow, %d are left", n, p.Left())
 	default:
-		*v = []byte(p.src[:n])
-		p.src = p.src[n:]
+		*v = []byte(p.src[p.at : p.at+n])
+		p.at += n
 	}
 }
 
@@ -355,11 +355,11 @@ func (p *Pack) fixed(v []byte) {
 	switch {
 	case !p.reading:
 		p.buf = append(p.buf, v...)
-	case len(v) > len(p.src):
-		p.Fail("%d bytes are missing at its end", len(v)-len(p.src))
+	case len(v) > p.Left():
+		p.Fail("%d bytes are missing at its end", len(v)-p.Left())
 	default:
-		copy(v, p.src)
-		p.src = p.src[len(v):]
+		copy(v, p.src[p.at:])
+		p.at += len(v)
 	}
 }
 
@@ -377,8 +377,8 @@ func (p *Pack) size(n int, is bool) (int, bool) {
 	if m == 0 {
 		return 0, false
 	}
-	if m-1 > uint64(len(p.src)) { // an element takes a byte at least
-		p.Fail("%d elements are said to follow in %d bytes", m-1, len(p.src))
+	if m-1 > uint64(p.Left()) { // an element takes a byte at least
+		p.Fail("%d elements are said to follow in %d bytes", m-1, p.Left())
 		return 0, false
 	}
 	return int(m - 1), true
