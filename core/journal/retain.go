@@ -31,23 +31,25 @@ type Dropped struct {
 func micros(d time.Duration) call.Time { return call.Time(d.Microseconds()) }
 
 // Trim removes whole segments that end before keepFrom, when all cursors, as they are saved, and the second-newest
-// checkpoint are past them too. The newest segment stays.
+// checkpoint are past them too. The newest segment stays. Appending waits for one segment at a time to be removed.
 func (j *Journal) Trim(keepFrom uint64) {
 	j.mu.Lock()
-	defer j.mu.Unlock()
 	j.keep = max(j.keep, keepFrom)
-	if !j.closed {
-		j.trim()
+	j.mu.Unlock()
+	for j.trimOne() {
 	}
 }
 
-func (j *Journal) trim() {
+func (j *Journal) trimOne() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return !j.closed && j.trimOldest()
+}
+
+// trimOldest removes the oldest segment if nobody needs it.
+func (j *Journal) trimOldest() bool {
 	floor := min(j.keep, j.cursors.lowest()+1, j.checkpoints.floor()+1)
-	for len(j.segments) > 1 && j.segments[0].last < floor && j.segments[0] != j.active {
-		if !j.removeOldest("") {
-			return
-		}
-	}
+	return len(j.segments) > 1 && j.segments[0].last < floor && j.segments[0] != j.active && j.removeOldest("")
 }
 
 // Expire removes the segments whose newest record is older than Options.MaxAge at now. Append does so too, by the time
@@ -94,8 +96,7 @@ func (j *Journal) room(need int64, now call.Time) error {
 	if need > j.opt.MaxBytes {
 		return fmt.Errorf("%w: a batch of %d bytes, at most %d", ErrTooLarge, need, j.opt.MaxBytes)
 	}
-	if j.bytes()+need > j.opt.MaxBytes {
-		j.trim()
+	for j.bytes()+need > j.opt.MaxBytes && j.trimOldest() {
 	}
 	for j.bytes()+need > j.opt.MaxBytes {
 		if j.opt.WhenFull != DropOldest || len(j.segments) == 0 || !j.removable() || !j.removeOldest(ByBytes) {
