@@ -40,8 +40,12 @@ func (m *Member) Kick(ctx context.Context, unit int, reason string) error {
 
 // KickMember is Kick by member id, as the peer link tells it of a node that died.
 func (m *Member) KickMember(ctx context.Context, id, reason string) error {
-	m.kicking.Lock()
-	defer m.kicking.Unlock()
+	select {
+	case m.kicking <- struct{}{}:
+		defer func() { <-m.kicking }()
+	case <-ctx.Done():
+		return fmt.Errorf("kicking member %s: another kick is under way, or this member has stopped: %w", id, ctx.Err())
+	}
 	if !m.limit.allow(m.clock()) {
 		m.count(func(c *Counts) { c.KicksOver++ })
 		return ErrTooManyKicks

@@ -65,10 +65,10 @@ type Member struct {
 	log   *slog.Logger
 	clock func() time.Time // time.Now, but in tests
 
-	control *brokers // joins, syncs, commits
-	beats   *brokers // heartbeats, while a join is waited for as well
-	kicking sync.Mutex
-	outside *brokers // kicks; by kicking
+	control *brokers      // joins, syncs, commits
+	beats   *brokers      // heartbeats, while a join is waited for as well
+	kicking chan struct{} // holds one while outside and limit are in use
+	outside *brokers      // kicks
 	limit   limiter
 
 	owned []atomic.Pointer[Ownership] // by unit: assigned and written down
@@ -157,7 +157,7 @@ func NewMember(opts Options) (*Member, error) {
 	m := &Member{
 		cfg: c, opts: opts, group: c.GroupID(opts.Prefix), topic: c.Topic(opts.Prefix), log: opts.Log.With("node", c.Node),
 		clock: time.Now, owned: make([]atomic.Pointer[Ownership], c.UnitCount()), units: make([]unit, c.UnitCount()),
-		wake: make(chan struct{}, 1), news: make(chan struct{}, 1), beat: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), news: make(chan struct{}, 1), beat: make(chan struct{}, 1), kicking: make(chan struct{}, 1),
 		kicked: map[string]time.Time{}, state: state{phase: phaseJoining, generation: -1},
 	}
 	for i := range m.units {
@@ -202,9 +202,8 @@ func (m *Member) Run(ctx context.Context, host Host) error {
 	for _, b := range []*brokers{m.control, m.beats} {
 		b.close()
 	}
-	m.kicking.Lock()
+	m.kicking <- struct{}{} // for good: no more kicks; removeTimeout bounds the wait
 	m.outside.close()
-	m.kicking.Unlock()
 	return nil
 }
 
