@@ -230,7 +230,7 @@ func (m *Member) fetchRecords(ctx context.Context, b *brokers, units []int) (map
 		return nil, err
 	}
 	resp := got.(*kmsg.OffsetFetchResponse)
-	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
+	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil && err != kerr.GroupIDNotFound {
 		if moved(resp.ErrorCode) {
 			b.forget()
 		}

@@ -138,7 +138,9 @@ func Inspect(ctx context.Context, opts Options) (Status, error) {
 	err = m.insist(ctx, func() (err error) { owners, err = m.fetchRecords(ctx, m.outside, all); return err })
 	for i := range all {
 		s.Units = append(s.Units, m.inspected(i, s.Members, owners[i]))
-		s.Generation = max(s.Generation, owners[i].Generation)
+		if r, ok := owners[i]; ok {
+			s.Generation = max(s.Generation, r.Generation)
+		}
 	}
 	return s, err
 }
