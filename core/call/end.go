@@ -54,8 +54,11 @@ func (t *Tracker) endWaiting(c *tracked) {
 	o := &Observation{At: at, Received: t.now, Native: Native{Type: "ctigate.end_grace", ID: c.call.ID}, Synthetic: true}
 	if c.queueOpen {
 		result := "abandoned"
-		if c.answering {
+		switch {
+		case c.answering:
 			result = "answered"
+		case c.unsure || slices.Contains(c.missing, "end"):
+			result = "" // not known
 		}
 		c.miss("queue.left")
 		t.leaveQueue(c, c.first, o, result)
@@ -95,6 +98,7 @@ func (c *tracked) conclude() {
 	}
 	switch {
 	case c.call.MergedInto != "":
+	case c.hangup != nil && slices.Contains(c.missing, "end") && !c.left(c.hangup): // the call may have gone on unseen
 	case c.hangup != nil:
 		c.call.HangupBy = c.hangup.name()
 	case !c.uncertain && !c.hangupOpen && c.gaps == 0 && !slices.Contains(c.missing, "end"):
@@ -106,8 +110,17 @@ func (c *tracked) conclude() {
 	c.call.Durations = c.durations()
 }
 
+// left reports whether the call was over when l's party hung up: it was the first, and had not passed the call on.
+func (c *tracked) left(l *leg) bool {
+	passedOn := func(x Transfer) bool { return x.By == l.conn.Party.ID }
+	return l == c.first && !slices.ContainsFunc(c.call.Transfers, passedOn)
+}
+
 // unanswered is the outcome of a call that no second party took.
 func (c *tracked) unanswered() Outcome {
+	if c.unsure {
+		return OutcomeUnknown
+	}
 	if c.hangup != nil && c.hangup == c.first && c.call.Direction != Outbound {
 		return Abandoned
 	}

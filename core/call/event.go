@@ -94,6 +94,7 @@ type Source struct {
 	StepMS    float64 `json:"step_ms,omitempty"`
 	Calls     int     `json:"calls,omitempty"`     // calls in the snapshot
 	Synthetic int     `json:"synthetic,omitempty"` // events the snapshot made
+	Mark      string  `json:"mark,omitempty"`      // how snapshot and events were put in order: event, sequence, time
 }
 
 // Event is one canonical event. Fields with a json tag are the CloudEvents data; ID and Type travel as attributes.

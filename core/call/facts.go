@@ -1,5 +1,7 @@
 package call
 
+import "cmp"
+
 // enter moves l's connection to state s. It reports whether the transition table allows it; when not, the event is
 // published all the same, flagged and counted, and the state stays.
 func (t *Tracker) enter(l *leg, s ConnectionState) bool {
@@ -155,9 +157,9 @@ func (t *Tracker) clear(l *leg, o *Observation) {
 	l.endHold(at)
 	w := l.write()
 	w.ClearedAt = at
-	w.Cause = &Cause{CSTA: cstaCause(o.Q850), Q850: o.Q850, SIP: o.SIP}
-	if w.Outcome == "" {
-		w.Outcome = legOutcome(l, o)
+	w.Outcome = cmp.Or(w.Outcome, legOutcome(l, o))
+	if !l.lost {
+		w.Cause = &Cause{CSTA: cstaCause(o.Q850), Q850: o.Q850, SIP: o.SIP}
 	}
 	if failed(w.Outcome) && !l.inbound {
 		w.State = FailedC
@@ -176,10 +178,12 @@ func failed(o Outcome) bool { return o == Busy || o == Rejected || o == Failed }
 
 // legOutcome is how an unanswered leg ended, for its own party.
 func legOutcome(l *leg, o *Observation) Outcome {
-	if l.inbound {
-		if l.release != 0 {
-			return Abandoned
-		}
+	switch {
+	case l.inbound && l.release != 0:
+		return Abandoned
+	case l.lost:
+		return OutcomeUnknown
+	case l.inbound:
 		return outcomeOf(o.Q850)
 	}
 	switch o.Q850 {

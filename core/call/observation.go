@@ -53,10 +53,14 @@ const (
 	TransferDone
 	// Diverted: Leg's party sent the call on to Dialed; Other is who did, when it was somebody else, before the call came here.
 	Diverted
-	// SnapshotLeg: a leg found in the switch's snapshot: LegCreated's fields, and Value its state (initiated,
-	// alerting, connected, held), Bridge when bridged.
+	// SnapshotLeg: a leg found in the switch's snapshot: LegCreated's fields, and Value its state: initiated (or later:
+	// nothing is claimed), alerting, up (connected; whether on hold is not told), connected (and not on hold), held.
+	// Bridge is the bridge it is in, none when empty; Unseen says that its bridge is not told. Reason is NeverBridged
+	// where the switch says so.
 	SnapshotLeg
-	// SnapshotEnd: the snapshot is complete; legs of this switch that it did not name are gone. No leg.
+	// SnapshotEnd: the snapshot is complete; legs of this switch that it did not name are gone, since At at the latest.
+	// Value says how it was put in order with the events: by a mark in their stream (event), by the switch's sequence
+	// numbers (sequence), or by times alone (time). No leg.
 	SnapshotEnd
 	// LinkDown: nobody listens to this switch any more; its calls become unknown until a snapshot. No leg.
 	LinkDown
@@ -64,7 +68,15 @@ const (
 	LinkGap
 	// LegQuality: what was measured of one of its RTP streams. Quality.
 	LegQuality
+	// SnapshotKept: events that came while the snapshot was taken speak of the leg; that the snapshot does not name it
+	// says nothing.
+	SnapshotKept
+	// QueueSnapshotEnd: the switch has named, by QueueEnter, all who wait in its queues; others have left. No leg.
+	QueueSnapshotEnd
 )
+
+// NeverBridged is SnapshotLeg's Reason for a leg that has never talked to another.
+const NeverBridged = "never bridged"
 
 // Observation is one thing an adapter saw. Adapters decide nothing about calls; they say what happened to which leg,
 // when by the switch's clock, and what native event said so.
@@ -81,7 +93,7 @@ type Observation struct {
 
 	Inbound   bool
 	Local     bool // LegCreated: its party logged in as a user of this switch
-	Unseen    bool // LegCreated: inferred from something later; its beginning was not seen. LegCleared: who did it was not
+	Unseen    bool // LegCreated: inferred from something later; its beginning was not seen. LegCleared: who did it was not. SnapshotLeg: its bridge is not told
 	Forward   bool // LegCreated: the switch follows a diversion with this leg; Dialed is its target
 	ByParty   bool
 	Number    string // what the leg's party calls itself

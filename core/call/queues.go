@@ -4,15 +4,31 @@ import "cmp"
 
 func (t *Tracker) queueEnter(l *leg, o *Observation) {
 	c := l.c
-	if c.queueOpen && c.call.Queue.ID == o.Queue {
+	c.waits = true
+	switch q := c.call.Queue; {
+	case q != nil && q.ID == o.Queue && (!o.Synthetic && c.queueOpen || o.Synthetic && sameStay(q, o)):
+		if c.queueOpen && o.Synthetic {
+			c.stillWaits()
+		}
 		return
-	}
-	if c.queueOpen { // its end was not told
+	case c.queueOpen && o.Synthetic:
+		t.leftUnseen(c, o)
+	case c.queueOpen: // its end was not told
 		t.leaveQueue(c, l, o, "timeout")
+	}
+	if o.Synthetic {
+		c.miss("queue.entered")
 	}
 	c.queueOpen, c.dirty = true, true
 	c.call.Queue = &Queue{ID: o.Queue, EnteredAt: o.At, Position: o.Count}
 	t.emit(c, QueueEntered, l, o).Queue = c.call.Queue
+}
+
+// sameStay reports whether a caller whom a snapshot names in q has been there since q was entered: switches tell it to the
+// second.
+func sameStay(q *Queue, o *Observation) bool {
+	const slack = 2 * Second
+	return q.EnteredAt != 0 && o.At > q.EnteredAt-slack && o.At < q.EnteredAt+slack
 }
 
 // queueLeave ends the stay in a queue; o.Value is the result.
@@ -28,6 +44,9 @@ func (t *Tracker) queueLeave(l *leg, o *Observation) {
 		c.call.Queue = &Queue{ID: o.Queue} // its entry was never seen
 		c.miss("queue.entered")
 	}
+	if o.Synthetic {
+		c.miss("queue.left")
+	}
 	t.leaveQueue(c, l, o, o.Value)
 }
 
@@ -37,7 +56,7 @@ func (t *Tracker) leaveQueue(c *tracked, l *leg, o *Observation, result string) 
 	if q.EnteredAt != 0 {
 		c.queueMS += q.LeftAt.Sub(q.EnteredAt)
 	}
-	c.call.Queue, c.queueOpen, c.dirty = &q, false, true
+	c.call.Queue, c.queueOpen, c.waits, c.dirty = &q, false, false, true
 	t.emit(c, QueueLeft, l, o).Queue = &q
 }
 

@@ -99,6 +99,7 @@ func (t *Tracker) merge(a, b *tracked, o *Observation) {
 	if a == b || a.done || b.done {
 		return
 	}
+	t.merges++
 	old, young := a, b
 	if b.call.StartedAt < a.call.StartedAt || b.call.StartedAt == a.call.StartedAt && b.order < a.order {
 		old, young = b, a

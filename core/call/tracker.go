@@ -24,6 +24,7 @@ type Tracker struct {
 	sip    map[string]*leg     // by SIP Call-ID and correlation value: what joins calls into interactions
 	agents map[legKey]string   // known agents of each switch, and their last state
 	order  uint64              // of creation, to tell older from younger at equal times
+	merges uint64              // calls that were merged
 
 	first, last *tracked // active calls, oldest first
 	active      int
@@ -51,6 +52,7 @@ type leg struct {
 	standing    bool // its agent waited alone when this call met the leg
 	inferred    bool // its creation was not seen
 	seen        bool // in the snapshot being read
+	lost        bool // it ended unseen
 	bridge      *room
 	dialed      string
 	correlation string
@@ -78,6 +80,9 @@ type tracked struct {
 	queueMS    int64
 	blind      bool // nobody listens; state unknown
 	blindAt    Time
+	passed     bool // a blind interval, and the snapshot has not settled what happened in it
+	waits      bool // in a queue, as heard in this session
+	unsure     bool // somebody may have answered unseen
 	uncertain  bool // part of what led here was never seen
 	synthetic  int
 	violations int
@@ -155,6 +160,8 @@ func (t *Tracker) Apply(sw SwitchRef, o Observation) []*Event {
 		t.agentState(&o)
 	case SnapshotEnd:
 		t.snapshotEnd(&o)
+	case QueueSnapshotEnd:
+		t.queueSnapshotEnd(&o)
 	case LinkDown:
 		t.linkDown()
 	case LinkGap:
@@ -234,6 +241,8 @@ func (k Kind) handler() func(*Tracker, *leg, *Observation) {
 		return (*Tracker).diverted
 	case SnapshotLeg:
 		return (*Tracker).snapshotKnown
+	case SnapshotKept:
+		return (*Tracker).snapshotKept
 	}
 	return nil
 }
