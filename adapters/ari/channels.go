@@ -2,8 +2,6 @@ package ari
 
 import (
 	"cmp"
-	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -67,6 +65,9 @@ func (n *normalizer) know(ch *channel, typ string) *chanState {
 		if at := parseTime(ch.Created); at != 0 {
 			c.create.At = at
 		}
+		if typ != "ChannelStateChange" && typ != "snapshot" { // which say it themselves
+			c.found = snapshotState(ch, c)
+		}
 	}
 	n.chans[ch.ID], n.pending[ch.ID] = c, c
 	return c
@@ -96,6 +97,7 @@ func (n *normalizer) release(c *chanState) {
 	c.root = c.create.Parent == "" && !c.inbound
 	n.out = append(n.out, *c.create)
 	c.create = nil
+	n.found(c)
 	n.retryWaiting(c.id)
 }
 
@@ -136,60 +138,14 @@ func (n *normalizer) flush(now call.Time) []call.Observation {
 	return n.out
 }
 
-// snapshot reads what GET /channels and GET /bridges answered.
-func (n *normalizer) snapshot(channels, bridges []byte, received call.Time) ([]call.Observation, error) {
-	var chs []*channel
-	var brs []*bridge
-	if err := json.Unmarshal(channels, &chs); err != nil {
-		return nil, fmt.Errorf("decoding the answer to GET /channels: %w", err)
-	}
-	if err := json.Unmarshal(bridges, &brs); err != nil {
-		return nil, fmt.Errorf("decoding the answer to GET /bridges: %w", err)
-	}
-	in := map[string]*bridge{}
-	for _, b := range brs {
-		for _, id := range b.Channels {
-			in[id] = b
-		}
-	}
-	slices.SortStableFunc(chs, func(a, b *channel) int {
-		return cmp.Or(strings.Compare(a.Created, b.Created), strings.Compare(a.ID, b.ID))
-	})
-	n.begin("snapshot", received, received)
-	for _, ch := range chs {
-		n.snapshotChannel(ch, in[ch.ID])
-	}
-	n.emit(call.SnapshotEnd, "", func(o *call.Observation) { o.Native.ID = "snapshot:" + received.String() })
-	return n.out, nil
-}
-
-func (n *normalizer) snapshotChannel(ch *channel, b *bridge) {
-	c := n.know(ch, "snapshot")
-	if c == nil {
+// found tells the state that a channel is in when it is first heard of, in the middle of its life: what led there was
+// never seen.
+func (n *normalizer) found(c *chanState) {
+	if c.found == "" || c.found == string(call.Initiated) {
 		return
 	}
-	c.gone = false
-	if c.held {
-		c.create.Synthetic = true
-		n.release(c)
-	}
 	n.emit(call.SnapshotLeg, c.id, func(o *call.Observation) {
-		o.Inbound, o.SIPCallID, o.Value = c.inbound, ch.ProtocolID, snapshotState(ch, c)
-		o.Native.ID = "snapshot:" + ch.ID + ":" + n.received.String()
-		if b != nil && b.Type != "holding" {
-			o.Bridge, o.Conference = b.key(), b.conference()
-		}
+		o.Inbound, o.Value, o.Unseen, o.Synthetic, o.Native.ID = c.inbound, c.found, true, true, "found:"+c.id
 	})
-	n.media(ch, c)
-}
-
-// snapshotState names a channel's state for call.SnapshotLeg. ARI does not say whether an answered channel is on hold.
-func snapshotState(ch *channel, c *chanState) string {
-	switch {
-	case ch.State == "Up":
-		return "up"
-	case ch.State == "Ringing" && !c.inbound:
-		return string(call.Alerting)
-	}
-	return string(call.Initiated)
+	c.found = ""
 }

@@ -77,6 +77,11 @@ func (f *fakeSwitch) serve(w http.ResponseWriter, r *http.Request) {
 	case "/ari/channels", "/ari/bridges":
 		io.WriteString(w, `[]`)
 	default:
+		if strings.HasPrefix(r.URL.Path, "/ari/events/user/") {
+			w.WriteHeader(http.StatusForbidden)
+			io.WriteString(w, `{"message":"Write access denied"}`)
+			return
+		}
 		w.WriteHeader(http.StatusNotFound)
 		io.WriteString(w, `{"message":"Not here"}`)
 	}

@@ -1,6 +1,7 @@
 package ari
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,7 +19,7 @@ type waitingAMI struct {
 // manager reads one AMI event: what ARI does not tell, queues and agents.
 func (n *normalizer) manager(m message, received call.Time) core.Frame {
 	typ := m.get("Event")
-	n.begin(typ, eventTime(m.get("Timestamp")), received)
+	n.begin(typ, cmp.Or(eventTime(m.get("Timestamp")), received+n.ahead), received)
 	n.managerEvent(typ, m)
 	n.identify(m.raw, "")
 	return core.Frame{Type: typ, ID: managerID(m), Raw: m.raw, Received: received, Observations: n.out}
@@ -72,6 +73,8 @@ func (n *normalizer) managerEvent(typ string, m message) {
 		n.member(m)
 	case "QueueEntry":
 		n.entry(caller, m)
+	case "QueueStatusComplete": // later, since what was told of a queue before may come after
+		n.asked = n.received
 	case "QueueMemberAdded":
 		n.agentState(m, "logged_in", "")
 		if n.pause(m); m.get("Paused") == "1" {
@@ -199,6 +202,17 @@ func (n *normalizer) left(id, queue string) {
 	}
 }
 
+// waitersTold says that those who wait have all been named.
+func (n *normalizer) waitersTold(now call.Time) {
+	if n.asked == 0 || now-n.asked < waitForARI {
+		return
+	}
+	n.emit(call.QueueSnapshotEnd, "", func(o *call.Observation) {
+		o.At, o.Native.ID = n.asked+n.ahead, "queues:"+n.asked.String()
+	})
+	n.asked = 0
+}
+
 // overflowed ends the stay in the queue that a caller has just left for another.
 func (n *normalizer) overflowed(id string) {
 	c := n.chans[id]
@@ -228,6 +242,7 @@ func (n *normalizer) leave(id, queue, result string) {
 // flushAMI ends the waiting of what no other message explained. What ARI never showed is no party's, a Local channel's
 // for one.
 func (n *normalizer) flushAMI(now call.Time) {
+	defer n.waitersTold(now)
 	for len(n.waiting) > 0 && now-n.waiting[0].since >= waitForARI {
 		n.count("ami_unknown_channel", 1)
 		n.waiting = n.waiting[1:]

@@ -29,6 +29,8 @@ type normalizer struct {
 	native   call.Native
 	at       call.Time
 	received call.Time
+	ahead    call.Time // the switch's clock before ours, where a message tells no time
+	asked    call.Time // AMI: when all who wait in queues had been told
 }
 
 // options are what of the configuration matters to normalizing.
@@ -54,6 +56,7 @@ type chanState struct {
 	leftAt  call.Time // AMI: when it left its queue, until the reason is known
 	leftRx  call.Time // and when that was received
 	queue   string
+	found   string // its state when first heard of, while held
 }
 
 const (

@@ -134,7 +134,7 @@ func TestSnapshots(t *testing.T) {
 	for tag, want := range map[string]string{"ringing": "initiated alerting", "talking": "up up", "held": "up up", "after": ""} {
 		var s struct{ Channels, Bridges json.RawMessage }
 		readFile(t, "../adaptertest/traces/asterisk/midcall_snapshots/snapshot-"+tag+".json", &s)
-		obs, err := newNormalizer(options{}, func(string, int) {}).snapshot(s.Channels, s.Bridges, 5*call.Second)
+		obs, err := newNormalizer(options{}, func(string, int) {}).snapshot(&snapshot{channels: s.Channels, bridges: s.Bridges, at: 5 * call.Second, received: 5 * call.Second})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -148,7 +148,7 @@ func TestSnapshots(t *testing.T) {
 			t.Errorf("%s: states %q, want %q", tag, got, want)
 		}
 	}
-	if _, err := newNormalizer(options{}, func(string, int) {}).snapshot([]byte(`{}`), []byte(`[]`), 1); err == nil {
+	if _, err := newNormalizer(options{}, func(string, int) {}).snapshot(&snapshot{channels: []byte(`{}`), bridges: []byte(`[]`)}); err == nil {
 		t.Error("an error answer was taken for a list of channels")
 	}
 }
@@ -160,7 +160,7 @@ func TestQueueStatus(t *testing.T) {
 	if o := f.Observations[0]; o.Kind != call.AgentStateChange || o.Agent != "agent1" || o.Value != "not_ready" || o.Reason != "lunch" || !o.Synthetic {
 		t.Errorf("got %+v", o)
 	}
-	_, _ = n.snapshot([]byte(`[{"id":"1.1","name":"PJSIP/t-1","state":"Up"}]`), []byte(`[]`), 9*call.Second)
+	_, _ = n.snapshot(&snapshot{channels: []byte(`[{"id":"1.1","name":"PJSIP/t-1","state":"Up"}]`), bridges: []byte(`[]`), received: 9 * call.Second})
 	obs := n.manager(parseLines([]string{"Event: QueueEntry", "Queue: support", "Position: 2", "Uniqueid: 1.1", "Wait: 4"}), 9*call.Second).Observations
 	if len(obs) != 1 || obs[0].Kind != call.QueueEnter || obs[0].At != 5*call.Second || obs[0].Count != 2 || !obs[0].Synthetic {
 		t.Errorf("got %+v", obs)

@@ -39,6 +39,7 @@ type queue struct {
 	first, n int
 	bytes    int
 	highest  int // most frames ever held
+	taken    int // popped, and not handled yet
 
 	ready chan struct{} // one token: something may be there to pop
 	space chan struct{} // one token: there may be room to push
@@ -125,7 +126,14 @@ func (q *queue) pop() (inbound, bool) {
 func (q *queue) depth() (now, highest int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.n, q.highest
+	return q.n + q.taken, q.highest
+}
+
+// aside counts n more frames that were popped and still wait, or fewer.
+func (q *queue) aside(n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.taken += n
 }
 
 func signal(c chan struct{}) {

@@ -46,7 +46,7 @@ func newREST(cfg *Config) (*rest, error) {
 		TLSHandshakeTimeout:    cfg.ReadTimeout,
 		ResponseHeaderTimeout:  cfg.ReadTimeout,
 		MaxResponseHeaderBytes: 64 << 10,
-		MaxIdleConnsPerHost:    2,
+		MaxIdleConnsPerHost:    asking,
 		IdleConnTimeout:        12 * time.Second, // less than http.conf's session_keep_alive, 15 s
 	}
 	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

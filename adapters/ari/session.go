@@ -28,6 +28,9 @@ type session struct {
 	norm  *normalizer   // only for the goroutine that pops the queue
 	up    chan struct{} // closed once out.Up was called
 	sight sight
+
+	window      []inbound // what came while the snapshot was taken
+	windowBytes int
 }
 
 func (a *Adapter) newSession(out core.Emitter) (*session, error) {
@@ -69,7 +72,7 @@ func (s *session) serve(g *group) error {
 	if err := s.measure(g.ctx); err != nil { // first of all: no event can be judged without it
 		return err
 	}
-	if err := s.snapshot(g.ctx); err != nil {
+	if err := s.reconcile(g); err != nil {
 		return err
 	}
 	g.start(s.clock)
@@ -139,37 +142,6 @@ func (s *session) introduce(ctx context.Context) error {
 	return s.out.Up(core.Instance{Kind: "asterisk", ID: info.EntityID, Version: info.Version, Missing: s.sight.list()})
 }
 
-// snapshot hands over the channels and bridges there are. Events read meanwhile wait in the queue and come after.
-func (s *session) snapshot(ctx context.Context) error {
-	channels, err := s.rest.get(ctx, "asking ARI for channels", "/channels", maxSnapshot)
-	if err != nil {
-		return err
-	}
-	bridges, err := s.rest.get(ctx, "asking ARI for bridges", "/bridges", maxSnapshot)
-	if err != nil {
-		return err
-	}
-	received := call.At(time.Now())
-	raw := snapshotBytes(channels, bridges)
-	observed, err := s.norm.snapshot(channels, bridges, received)
-	if err != nil {
-		// Going on without it beats not going on: the next call is seen whole.
-		if err := s.out.DeadLetter(core.DeadLetter{Raw: raw, Reason: fmt.Sprintf("reading ARI's snapshot: %v", err), Received: received}); err != nil {
-			return err
-		}
-		return s.out.Gap("ARI's snapshot of channels and bridges could not be read: calls that began before this session stay unknown")
-	}
-	return s.out.Frame(core.Frame{Type: "snapshot", Raw: raw, Received: received, Observations: observed})
-}
-
-// snapshotBytes puts both answers into one JSON object, as they came.
-func snapshotBytes(channels, bridges []byte) []byte {
-	b := make([]byte, 0, len(channels)+len(bridges)+32)
-	b = append(append(b, `{"channels":`...), channels...)
-	b = append(append(b, `,"bridges":`...), bridges...)
-	return append(b, '}')
-}
-
 // loop handles frames in the order of their arrival until ctx ends.
 func (s *session) loop(ctx context.Context) error {
 	tick := time.NewTicker(flushInterval)
@@ -223,6 +195,9 @@ func (s *session) handle(in inbound) error {
 	if err != nil {
 		return s.out.DeadLetter(core.DeadLetter{Raw: in.raw, Reason: fmt.Sprintf("reading an ARI event: %v", err), Received: in.received})
 	}
+	if f.Type == "ChannelUserevent" && isMark(in.raw) {
+		f.ID = 0
+	}
 	return s.out.Frame(f)
 }
 
@@ -238,15 +213,24 @@ func (s *session) flush(ahead call.Time) error {
 
 // drain handles what was read before the session ended, as far as the router still takes it, and counts the rest.
 func (s *session) drain() {
+	if s.handleWindow() != nil {
+		s.countLeft()
+		return
+	}
 	for in, ok := s.queue.pop(); ok; in, ok = s.queue.pop() {
 		if s.handle(in) != nil {
-			if left, _ := s.queue.depth(); left > 0 {
-				s.out.Count(core.CountDropped, left)
-			}
+			s.countLeft()
 			return
 		}
 	}
 	_ = s.flush(call.Second) // nothing more will come to wait for; the router may be gone
+}
+
+// countLeft counts what was read and can no longer be handed over.
+func (s *session) countLeft() {
+	if left, _ := s.queue.depth(); left > 0 {
+		s.out.Count(core.CountDropped, left)
+	}
 }
 
 // clock measures the switch's clock every ten seconds.

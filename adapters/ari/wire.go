@@ -53,6 +53,7 @@ type channel struct {
 	Dialplan   struct {
 		Exten   string `json:"exten"`
 		AppName string `json:"app_name"`
+		AppData string `json:"app_data"`
 	} `json:"dialplan"`
 	Created string `json:"creationtime"`
 	Vars    struct {
