@@ -250,6 +250,7 @@ func packSource(p *Pack, s *Source) {
 	p.Float(&s.StepMS)
 	packInt(p, &s.Calls)
 	packInt(p, &s.Synthetic)
+	p.Word(&s.Mark)
 }
 
 func packMedia(p *Pack, m *Media) {
