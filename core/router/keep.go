@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,9 +24,11 @@ const (
 	keepTurns     = 256                   // at most, waiting for the journal
 	keepBytes     = 64 << 20              // of them, approximately
 	fullPause     = 20 * time.Millisecond // between attempts while the journal is at its bound
-	probeEvery    = time.Second           // while the journal cannot be written
-	stateEach     = time.Minute           // between two checkpoints, or
-	stateEachByte = 64 << 20              // of the journal
+	expireEvery   = 10 * time.Second
+	maxNotes      = 100
+	probeEvery    = time.Second // while the journal cannot be written
+	stateEach     = time.Minute // between two checkpoints, or
+	stateEachByte = 64 << 20    // of the journal
 )
 
 // turn is what the core loop took and made between two looks at its queue.
@@ -62,6 +65,9 @@ type keeper struct {
 	blocked   atomic.Bool // the journal is at its bound
 	bypassed  atomic.Int64
 	lost      atomic.Int64 // items that neither the journal nor a sink's queue took before time ran out
+
+	mu    sync.Mutex
+	notes []lostNote
 
 	// Of run.
 	batch     []turn
@@ -100,16 +106,50 @@ func (k *keeper) run(hard context.Context) {
 	}
 }
 
-// idle waits for turns. Only a stint in a cluster ends before their queue is closed.
+// idle waits for turns, and lets the journal forget what is too old. Only a stint in a cluster ends before the queue is
+// closed.
 func (k *keeper) idle(stint context.Context) {
+	old := time.NewTimer(expireEvery)
+	defer old.Stop()
+	over := stint.Done()
 	if k.x == nil {
-		<-k.turns.readable
-		return
+		over = nil
 	}
 	select {
 	case <-k.turns.readable:
-	case <-stint.Done():
+	case <-over:
+	case <-old.C:
+		k.j.Expire(call.At(k.r.o.Now()))
 	}
+}
+
+// lostNote tells of items that a sink will not get from the journal.
+type lostNote struct {
+	text     string
+	from, to call.Time
+}
+
+// gone notes, for a source.gap of every link, that sink cannot have what was from and to.
+func (k *keeper) gone(sink, why string, from, to call.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.notes) < maxNotes {
+		k.notes = append(k.notes, lostNote{fmt.Sprintf("sink %q: %s", sink, why), from, to})
+	}
+}
+
+// takeNotes returns what was lost since it was asked last.
+func (k *keeper) takeNotes() []lostNote {
+	for _, d := range k.j.TakeDropped() {
+		if d.Cursor != cursorCluster {
+			k.gone(d.Cursor, fmt.Sprintf("%d records of the journal dropped, %s", d.Records, d.Reason), d.FirstAt, d.LastAt)
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	notes := k.notes
+	k.notes = nil
+	return notes
 }
 
 // keep journals turns, and gives their items to the sinks.

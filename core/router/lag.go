@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/core/call"
 	"github.com/ctigate/ctigate/core/codec"
 	"github.com/ctigate/ctigate/core/journal"
 )
@@ -251,8 +252,10 @@ func (l *lagReader) take(items []core.Item, rec journal.Record) []core.Item {
 	return append(items, l.w.wanted(read)...)
 }
 
-// skip counts records that cannot be read. What was lost with them was told when the journal was opened or trimmed.
+// skip counts records that cannot be read, and has it told.
 func (l *lagReader) skip(why error) {
 	l.w.lag.skipped.Add(1)
+	now := call.At(l.w.r.o.Now())
+	l.w.r.keeper.gone(l.w.name, why.Error(), now, now)
 	l.w.r.log.Error("sink skips records of the journal", "sink", l.w.name, "after", l.next, "error", why)
 }

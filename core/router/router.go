@@ -159,10 +159,8 @@ func (r *Router) openJournal() (err error) {
 	if r.o.Journal == nil {
 		return nil
 	}
-	for _, w := range r.sinks {
-		if w.lag, err = newLag(r.o.Journal, w.name); err != nil {
-			return err
-		}
+	if err := r.openCursors(); err != nil {
+		return err
 	}
 	if err := r.loop.restore(r.o.Journal, r.o.Opened); err != nil {
 		return err
@@ -171,6 +169,28 @@ func (r *Router) openJournal() (err error) {
 	if r.o.Cluster != nil {
 		r.follower = newFollower(r, r.o.Cluster)
 		r.loop.standby = true
+	}
+	return nil
+}
+
+// openCursors opens every sink's, and forgets those of sinks that are not configured any more: they would hold up
+// everything.
+func (r *Router) openCursors() (err error) {
+	left := r.o.Journal.Cursors()
+	for _, w := range r.sinks {
+		if w.lag, err = newLag(r.o.Journal, w.name); err != nil {
+			return err
+		}
+		delete(left, w.name)
+	}
+	if r.o.Cluster != nil {
+		delete(left, cursorCluster)
+	}
+	for name := range left {
+		r.log.Warn("journal: a sink is not configured any more; what it had not been given is given up", "sink", name)
+		if err := r.o.Journal.RemoveCursor(name); err != nil {
+			return fmt.Errorf("journal: removing the cursor of sink %s: %w", name, err)
+		}
 	}
 	return nil
 }

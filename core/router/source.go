@@ -144,12 +144,25 @@ func (p *loop) clock(l *link, m *message) {
 // dropNotes publishes a source.gap on each switch whose items a full sink has dropped since the last note: when drops
 // pause, when they have gone on for a while, or at once for the last time.
 func (p *loop) dropNotes(last bool) {
+	if p.r.keeper != nil {
+		p.journalNotes()
+		return
+	}
 	for _, w := range p.r.sinks {
 		for id, d := range w.takeDrops(p.now, last) {
 			if l := p.linkOf(id); l != nil {
 				why := fmt.Sprintf("sink %q: %d items dropped, its queue was full", w.name, d.n)
 				p.step(&message{kind: msgNote, link: l, text: why, now: p.now, ahead: p.ahead, from: d.from - p.ahead, at: p.now - p.ahead})
 			}
+		}
+	}
+}
+
+// journalNotes publishes a source.gap of every link for what the journal could not keep for a sink.
+func (p *loop) journalNotes() {
+	for _, n := range p.r.keeper.takeNotes() {
+		for _, l := range p.r.links {
+			p.step(&message{kind: msgNote, link: l, text: n.text, now: p.now, ahead: p.ahead, from: n.from, at: n.to})
 		}
 	}
 }
