@@ -124,7 +124,8 @@ func (p *loop) takeOver(gen uint64) error {
 	r.begin(x)
 	p.standby, p.gen = false, gen
 	p.nth++
-	first.inputs = inputs{gen: gen, turn: p.nth}
+	p.now = max(p.now, p.clockTime(call.At(r.o.Now())))
+	first.inputs, first.at = inputs{gen: gen, turn: p.nth}, p.now
 	first.state = p.appendState(nil)
 	if err := r.keeper.turns.push(r.stint.ctx, first); err != nil {
 		return fmt.Errorf("taking over: %w", err)

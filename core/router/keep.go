@@ -36,6 +36,7 @@ type turn struct {
 	inputs inputs
 	items  []core.Item
 	state  []byte // of the loop after this turn, when a checkpoint is due
+	at     call.Time
 }
 
 func (t *turn) size() int {
@@ -218,11 +219,11 @@ func (k *keeper) encode(turns []turn) {
 	for i := range turns {
 		k.buf = turns[i].inputs.append(&k.pack, k.buf)
 		ends = append(ends, len(k.buf))
-		k.recs = append(k.recs, journal.Record{Kind: RecordInputs, At: turns[i].at()})
+		k.recs = append(k.recs, journal.Record{Kind: RecordInputs, At: turns[i].at})
 		if len(turns[i].items) > 0 {
 			k.buf = codec.AppendItems(k.buf, turns[i].items)
 			ends = append(ends, len(k.buf))
-			k.recs = append(k.recs, journal.Record{Kind: RecordItems, At: turns[i].at()})
+			k.recs = append(k.recs, journal.Record{Kind: RecordItems, At: turns[i].at})
 		}
 	}
 	start := 0
@@ -342,7 +343,7 @@ func (p *loop) hand() {
 		return
 	}
 	p.nth++
-	t := turn{inputs: inputs{gen: p.gen, turn: p.nth, msgs: p.inputs}, items: p.items}
+	t := turn{inputs: inputs{gen: p.gen, turn: p.nth, msgs: p.inputs}, items: p.items, at: p.now}
 	if p.r.keeper.wantState.Swap(false) {
 		t.state = p.appendState(nil)
 	}

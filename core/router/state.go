@@ -194,6 +194,7 @@ func (p *loop) again(rec journal.Record, was *restored) {
 // began is the first turn after a restart: nobody has listened since the gateway ended. A link that was up then is down.
 func (p *loop) began() {
 	now := p.clockTime(call.At(p.r.o.Now()))
+	p.now = max(p.now, now)
 	for _, l := range p.r.links {
 		for _, d := range p.damage {
 			p.step(&message{kind: msgGap, link: l, text: "journal damaged: " + d, at: now - p.ahead, now: now, ahead: p.ahead})
@@ -204,11 +205,4 @@ func (p *loop) began() {
 	}
 	p.damage = nil
 	p.r.keeper.wantState.Store(true)
-}
-
-func (t *turn) at() call.Time {
-	if n := len(t.inputs.msgs); n > 0 {
-		return t.inputs.msgs[n-1].now
-	}
-	return 0
 }
