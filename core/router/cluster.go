@@ -131,6 +131,7 @@ func (p *loop) takeOver(gen uint64) error {
 		return fmt.Errorf("taking over: %w", err)
 	}
 	p.takeLinks(f)
+	f.isOwned()
 	r.log.Info("cluster: this node owns the links", "generation", gen, "turn", p.nth, "unsure_items", len(first.items))
 	return nil
 }
@@ -200,12 +201,16 @@ func (r *Router) begin(x *replicator) {
 // takeLinks goes on with every link: from what this node has read of it and the owner before had not taken.
 func (p *loop) takeLinks(f *follower) {
 	now := p.clockTime(call.At(p.r.o.Now()))
+	from := "taken over from node " + f.last.node
+	if f.last.node == p.r.o.Cluster.Node {
+		from = unstopped
+	}
 	for _, l := range p.r.links {
 		news := message{link: l, at: now - p.ahead}
 		switch {
 		case l.own != nil && l.state.up && l.own.ID == l.state.ref.Instance && f.alive.Sub(l.ownSince) > overlap:
 			if !l.named { // its frames cannot be told apart
-				news.kind, news.text = msgGap, "taken over from node "+f.last.node
+				news.kind, news.text = msgGap, from
 				p.handle(&news)
 			}
 		case l.own != nil:
@@ -213,7 +218,7 @@ func (p *loop) takeLinks(f *follower) {
 			p.handle(&news)
 			l.restart()
 		case l.state.up:
-			news.kind, news.text = msgDown, "taken over from node "+f.last.node+"; this node's link is down"
+			news.kind, news.text = msgDown, from
 			p.handle(&news)
 		}
 	}

@@ -27,6 +27,7 @@ type follower struct {
 	resume  chan struct{} // it is not any more
 	next    atomic.Int64  // offset to read
 	once    sync.Once
+	owned   chan struct{} // closed once there is an owner, this node or another
 	joined  chan struct{} // closed when the owner's state was reached for the first time
 	reached atomic.Int64  // offset up to which the loop has taken all
 	live    atomic.Int64  // unix nanoseconds when the log was last read to its end
@@ -48,7 +49,7 @@ type follower struct {
 
 func newFollower(r *Router, c *Cluster) *follower {
 	return &follower{r: r, c: c, entries: make(chan []core.LogEntry), rejoin: make(chan struct{}, 1), resume: make(chan struct{}, 1),
-		joined: make(chan struct{}), state: -1, held: newHeld(), heard: time.Now()}
+		joined: make(chan struct{}), owned: make(chan struct{}), state: -1, held: newHeld(), heard: time.Now()}
 }
 
 // run reads the log until ctx ends, but for the times in which this node owns the links.
@@ -176,6 +177,15 @@ func (f *follower) begin(last *entry, end int64) (next int64) {
 	return 0
 }
 
+// isOwned lets the links begin.
+func (f *follower) isOwned() {
+	select {
+	case <-f.owned:
+	default:
+		close(f.owned)
+	}
+}
+
 func (f *follower) isJoined() bool {
 	select {
 	case <-f.joined:
@@ -207,6 +217,7 @@ func (p *loop) followOne(f *follower, e *entry, offset int64) {
 	f.heard = time.Now()
 	if f.isJoined() {
 		f.alive = f.heard
+		f.isOwned()
 	}
 	if e.kind == entryTurn {
 		p.followTurn(f, e)

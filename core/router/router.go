@@ -296,15 +296,15 @@ func (r *Router) Run(ctx context.Context) error {
 	return r.drain(cut, &links)
 }
 
-// runLinks runs every link until ctx ends, in a cluster once the log was read to its end: what a link brings from then on
-// can be compared with it.
+// runLinks runs every link until ctx ends, in a cluster from when there is an owner: what a link brings from then on can be
+// compared with what it tells.
 func (r *Router) runLinks(ctx context.Context) {
 	var links sync.WaitGroup
 	defer links.Wait()
 	if r.follower != nil {
 		links.Go(func() { r.follower.run(ctx) })
 		select {
-		case <-r.follower.joined:
+		case <-r.follower.owned:
 		case <-ctx.Done():
 		}
 	}

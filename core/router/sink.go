@@ -36,7 +36,7 @@ type writer struct {
 	lag     *lag // nil without a journal
 
 	full    atomic.Bool
-	ended   atomic.Bool  // run has returned: no Write is under way
+	ended   atomic.Bool  // run is not running: no Write is under way
 	lost    atomic.Int64 // items that found no room before the drain ran out of time
 	given   atomic.Int64 // items given up since the queue was full
 	gone    atomic.Int64 // items that the sink refused for good and that became no dead letter either
@@ -73,9 +73,11 @@ type drop struct {
 }
 
 func newWriter(r *Router, s NamedSink) *writer {
-	return &writer{r: r, name: s.Name, sink: s.Sink, streams: s.Streams, policy: def(s.WhenFull, Block),
+	w := &writer{r: r, name: s.Name, sink: s.Sink, streams: s.Streams, policy: def(s.WhenFull, Block),
 		batch: def(s.BatchItems, 500), tel: r.o.Telemetry.Sink(s.Name), drops: map[string]*drop{},
 		q: newQueue(def(s.QueueItems, r.o.SinkQueueLen), def(s.QueueBytes, 256<<20), itemSize)}
+	w.ended.Store(true)
+	return w
 }
 
 // accept queues those of items that the sink wants and that find room. The rest waits in pending or is dropped.
@@ -165,6 +167,7 @@ func (w *writer) takeDrops(now call.Time, last bool) map[string]*drop {
 
 // run writes what is queued until the queue is closed and empty, or hard ends.
 func (w *writer) run(hard context.Context) {
+	w.ended.Store(false)
 	defer w.ended.Store(true)
 	defer w.tellRefusals(true)
 	for hard.Err() == nil {
