@@ -31,6 +31,10 @@ type clustered struct {
 	ln     net.Listener
 	router *router.Router
 	kicks  chan kick
+
+	// Of kicker.
+	owners  string // the member that owns the switches
+	ownedAt time.Time
 }
 
 // kick is an owner to be removed: by its member id, or, when that is empty, whoever it is.
@@ -142,8 +146,14 @@ func (x *clustered) kick(k kick) {
 }
 
 func (x *clustered) kicker(ctx context.Context) {
+	look := time.NewTicker(100 * time.Millisecond)
+	defer look.Stop()
 	for {
 		select {
+		case <-look.C:
+			if o := x.member.Owner(theUnit); o.Member != x.owners {
+				x.owners, x.ownedAt = o.Member, time.Now()
+			}
 		case k := <-x.kicks:
 			x.doKick(ctx, k)
 		case <-ctx.Done():
@@ -152,7 +162,17 @@ func (x *clustered) kicker(ctx context.Context) {
 	}
 }
 
+// begun reports whether the present owner has had the time to wait for the lease of the one before, take over, and be
+// heard of.
+func (x *clustered) begun() bool {
+	o := x.member.Owner(theUnit)
+	return o.Member == x.owners && time.Since(x.ownedAt) > 2*x.cfg.Lease+x.cfg.HungAfter
+}
+
 func (x *clustered) doKick(ctx context.Context, k kick) {
+	if k.member == "" && !x.begun() {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, kickTimeout)
 	defer cancel()
 	var err error

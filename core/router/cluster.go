@@ -17,7 +17,8 @@ type Cluster struct {
 	Log  core.Log // of what the owner took from its links
 	// Owner reports whether this node may publish now: that it owns the links and its lease runs. It is cheap.
 	Owner func() bool
-	// Hung is told when the owner seems to hang. It must not block.
+	// Hung is told, again and again, while the owner seems to hang. It must not block. It is for the callee to know
+	// whether the owner has had the time to begin.
 	Hung      func(reason string)
 	HungAfter time.Duration // how long what came here may be missing in the log
 }
@@ -119,7 +120,11 @@ func (p *loop) takeOver(gen uint64) error {
 		return err
 	}
 	x.state, x.turn = f.state, f.last.turn
-	first := turn{items: p.prepare(x)}
+	items, err := p.prepare(x)
+	if err != nil {
+		return fmt.Errorf("taking over: %w", err)
+	}
+	first := turn{items: items}
 	f.paused.Store(true)
 	r.begin(x)
 	p.standby, p.gen = false, gen
@@ -137,28 +142,31 @@ func (p *loop) takeOver(gen uint64) error {
 }
 
 // prepare sets every sink to where it is to go on, and returns the items of which it is unsure whether the owner before
-// delivered them.
-func (p *loop) prepare(x *replicator) (items []core.Item) {
+// delivered them: they will be in the journal's next two records.
+func (p *loop) prepare(x *replicator) (items []core.Item, err error) {
 	f := p.r.follower
-	last := p.r.o.Journal.Stats().Last
+	last, err := p.r.o.Journal.Sync()
+	if err != nil {
+		return nil, err
+	}
 	for _, u := range f.unsure {
 		items = append(items, u.items...)
 	}
 	f.unsure = nil
 	resume := last
+	if len(items) > 0 {
+		resume = last + 2
+	}
 	if !f.own {
 		x.lag.skip(last)
-	}
-	if len(items) > 0 {
-		resume = last + 2 // the first turn's records
 	}
 	for _, w := range p.r.sinks {
 		if !f.own {
 			w.lag.skip(last)
 		}
-		w.reset(resume)
+		w.reset(last, resume)
 	}
-	return items
+	return items, nil
 }
 
 // skip leaves out what is in the journal up to seq: another node has delivered it.
@@ -167,8 +175,9 @@ func (g *lag) skip(seq uint64) {
 	g.tail, g.next, g.behind = seq, seq+1, false
 }
 
-// reset makes a writer ready for another stint: it begins to read from the journal behind its cursor.
-func (w *writer) reset(resume uint64) {
+// reset makes a writer ready for another stint: it begins to read from the journal behind its cursor, and does so at
+// least up to record resume, whether it is there yet or not; last is.
+func (w *writer) reset(last, resume uint64) {
 	g := w.lag
 	w.q.clear()
 	w.pending, w.resumed = nil, false
@@ -176,7 +185,7 @@ func (w *writer) reset(resume uint64) {
 	w.tel.Depth.Store(0)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.resume, g.tail = resume, g.j.Stats().Last
+	g.resume, g.tail = resume, last
 	g.behind, g.next = true, g.cursor.Seq()+1
 }
 

@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	tailEntries = 256             // how far back the join looks for the latest checkpoint's place
+	tailEntries = 256 // how far back the join looks for the latest checkpoint's place
+	doubtEvery  = 250 * time.Millisecond
 	staleRead   = 2 * time.Second // after which what was read of the log says nothing of now
 )
 
@@ -342,7 +343,7 @@ func (p *loop) hold(m *message) {
 // a sign of life.
 func (p *loop) doubt() {
 	f, now := p.r.follower, time.Now()
-	if f.last.node == "" || now.Sub(time.Unix(0, f.live.Load())) > staleRead || now.Sub(f.doubted) < f.c.HungAfter {
+	if f.last.node == "" || now.Sub(time.Unix(0, f.live.Load())) > staleRead || now.Sub(f.doubted) < doubtEvery {
 		return
 	}
 	switch old := f.held.oldest(); {

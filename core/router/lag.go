@@ -52,7 +52,7 @@ func (g *lag) caughtUp(next uint64) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.next = next
-	if next <= g.tail {
+	if next <= g.tail || g.tail < g.resume {
 		return false
 	}
 	g.behind = false
@@ -149,6 +149,17 @@ func (w *writer) catchUp(hard context.Context) {
 			w.full.Store(false)
 			return
 		}
+		if err == nil && len(items) == 0 {
+			w.waitMore(hard)
+		}
+	}
+}
+
+// waitMore waits for records that are to be read and not there yet.
+func (w *writer) waitMore(hard context.Context) {
+	select {
+	case <-w.q.readable:
+	case <-hard.Done():
 	}
 }
 
