@@ -24,11 +24,12 @@ type world struct {
 	kafka  *kfake.Cluster
 	ledger *ledger
 	seeds  []string
+	prefix string
 }
 
 func newWorld(t *testing.T, opts ...kfake.Opt) *world {
 	t.Helper()
-	w := &world{t: t, net: &kfake.VirtualNetwork{}, ledger: &ledger{}}
+	w := &world{t: t, net: &kfake.VirtualNetwork{}, ledger: &ledger{}, prefix: "cti."}
 	k, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(3), kfake.Ports(9001, 9002, 9003), kfake.ListenFn(w.net.Listen)}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
@@ -143,6 +144,9 @@ func (h *testHost) heard() []string {
 
 // dial is the virtual network.
 func (w *world) dial(ctx context.Context, addr string) (net.Conn, error) {
+	if w.net == nil {
+		return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+	}
 	return w.net.DialContext(ctx, "tcp", addr)
 }
 
@@ -150,7 +154,7 @@ func (w *world) start(name string, adjust ...func(*Config, *Options)) *node {
 	w.t.Helper()
 	cfg := NewConfig()
 	cfg.Node = name
-	opts := Options{Config: cfg, Prefix: "cti.", Brokers: w.seeds, Dial: w.dial, CreateTopic: true, Replication: -1}
+	opts := Options{Config: cfg, Prefix: w.prefix, Brokers: w.seeds, Dial: w.dial, CreateTopic: true, Replication: -1}
 	if os.Getenv("CLUSTER_TEST_LOG") != "" {
 		opts.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
