@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -39,18 +38,18 @@ func (b *brokers) forget() {
 
 // any asks whichever broker answers, the seeds one after the other.
 func (b *brokers) any(ctx context.Context, req kmsg.Request) (kmsg.Response, error) {
-	var errs []error
+	var last error
 	for range len(b.seeds) + 1 { // once more: the one at hand may have hung up long ago
 		resp, err := b.askSeed(ctx, req)
 		if err == nil {
 			return resp, nil
 		}
-		errs = append(errs, err)
+		last = err
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	return nil, errors.Join(errs...)
+	return nil, fmt.Errorf("no Kafka broker could be used, of %v; the last: %w", b.seeds, last)
 }
 
 func (b *brokers) askSeed(ctx context.Context, req kmsg.Request) (resp kmsg.Response, err error) {

@@ -69,7 +69,7 @@ func (m *Member) count(add func(*Counts)) {
 }
 
 // removeTimeout bounds the removal of a member with all its retries.
-const removeTimeout = 5 * time.Second
+const removeTimeout = 3 * time.Second
 
 // remove takes a member out of the group, itself or another. One that is not in it is fine.
 func (m *Member) remove(ctx context.Context, b *brokers, id, reason string) error {

@@ -101,26 +101,8 @@ func (h *heard) count(prefix string) (n int) {
 type end struct {
 	*Link
 	heard  *heard
-	ln     *trackedListener
 	cancel context.CancelFunc
 	done   chan struct{}
-}
-
-// trackedListener can drop everything at once, as a kernel does for a process that is killed.
-type trackedListener struct {
-	net.Listener
-	mu    sync.Mutex
-	conns []net.Conn
-}
-
-func (l *trackedListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err == nil {
-		l.mu.Lock()
-		l.conns = append(l.conns, c)
-		l.mu.Unlock()
-	}
-	return c, err
 }
 
 func freePort(t *testing.T) string {
@@ -152,10 +134,9 @@ func startLink(t *testing.T, id, listen string, pki TLS, peers ...Peer) *end {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.ln = &trackedListener{Listener: ln}
 	ctx, cancel := context.WithCancel(context.Background())
 	e.cancel = cancel
-	go func() { defer close(e.done); l.Run(ctx, e.ln) }()
+	go func() { defer close(e.done); l.Run(ctx, ln) }()
 	t.Cleanup(e.stop)
 	return e
 }

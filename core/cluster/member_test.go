@@ -96,7 +96,7 @@ func TestKickOfAHungOwner(t *testing.T) {
 		if took < a.cfg.Lease || took > a.cfg.Lease+500*time.Millisecond {
 			t.Errorf("b may publish %s after the kick, want the lease and its margin", took)
 		}
-		if last := b.host.last; last.Previous.Node != "gw-a" || last.Released || last.NotBefore.IsZero() {
+		if last := b.host.takeover(); last.Previous.Node != "gw-a" || last.Released || last.NotBefore.IsZero() {
 			t.Errorf("b was told %+v", last)
 		}
 		thaw()
@@ -194,23 +194,23 @@ func TestSessionTimeout(t *testing.T) {
 func TestDrain(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w, a, b, _ := pair(t)
-		a.host.release = func(ctx context.Context, _ int) error { return sleep(ctx, 3*time.Second) } // heartbeats go on
-		var drained time.Time
+		a.host.onRelease(func(ctx context.Context, _ int) error { return sleep(ctx, 3*time.Second) }) // heartbeats go on
+		drained := make(chan time.Time, 1)
 		go func() {
 			if err := a.Drain(t.Context()); err != nil {
 				t.Error(err)
 			}
-			drained = time.Now()
+			drained <- time.Now()
 		}()
 		time.Sleep(2900 * time.Millisecond)
 		if !a.owns(0)() {
 			t.Error("a may not finish what it began")
 		}
 		within(t, time.Second, "b owns", b.owns(0))
-		if took := time.Since(drained); drained.IsZero() || took > 300*time.Millisecond {
+		if took := time.Since(<-drained); took > 300*time.Millisecond {
 			t.Errorf("b may publish %s after a has drained", took)
 		}
-		if last := b.host.last; !last.Released || !last.NotBefore.IsZero() || last.Previous.Node != "gw-a" {
+		if last := b.host.takeover(); !last.Released || !last.NotBefore.IsZero() || last.Previous.Node != "gw-a" {
 			t.Errorf("b was told %+v", last)
 		}
 		if s := a.Status(); !s.Drained {
@@ -244,7 +244,7 @@ func TestReleaseWhileWaiting(t *testing.T) {
 			t.Fatal(err)
 		}
 		within(t, 5*time.Second, "c owns", c.owns(0))
-		if c.host.last.Released {
+		if c.host.takeover().Released {
 			t.Error("b said that there is nothing to wait for")
 		}
 		if err := w.ledger.overlap(); err != nil {
@@ -256,7 +256,7 @@ func TestReleaseWhileWaiting(t *testing.T) {
 func TestFailedTakeoverGoesToAnother(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		_, a, b, _ := pair(t)
-		b.host.acquire = func(context.Context, Takeover) error { return errors.New("cannot read back") }
+		b.host.onAcquire(func(context.Context, Takeover) error { return errors.New("cannot read back") })
 		a.stop()
 		within(t, 2*time.Second, "b tried", func() bool { return len(b.host.heard()) == 2 })
 		if got := b.host.heard(); !slices.Equal(got, []string{"acquire 0", "lost 0"}) {
@@ -270,11 +270,11 @@ func TestAcquireEndsWithTheOwnership(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		a := w.start("gw-a")
-		var why error
+		why := make(chan error, 1)
 		a.host.acquire = func(ctx context.Context, _ Takeover) error {
 			<-ctx.Done()
-			why = context.Cause(ctx)
-			return why
+			why <- context.Cause(ctx)
+			return ctx.Err()
 		}
 		a.run()
 		within(t, 5*time.Second, "a owns", a.owns(0))
@@ -285,8 +285,8 @@ func TestAcquireEndsWithTheOwnership(t *testing.T) {
 		}
 		within(t, 5*time.Second, "b owns", b.owns(0))
 		time.Sleep(time.Second)
-		if !errors.Is(why, kerr.UnknownMemberID) || !slices.Equal(a.host.heard(), []string{"acquire 0", "lost 0"}) {
-			t.Errorf("Acquire ended with %v; host a heard %q", why, a.host.heard())
+		if err := <-why; !errors.Is(err, kerr.UnknownMemberID) || !slices.Equal(a.host.heard(), []string{"acquire 0", "lost 0"}) {
+			t.Errorf("Acquire ended with %v; host a heard %q", err, a.host.heard())
 		}
 	})
 }

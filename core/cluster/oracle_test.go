@@ -335,11 +335,3 @@ func TestLeasesNeverOverlap(t *testing.T) {
 		}
 	}
 }
-
-func (l *ledger) String() string {
-	s := ""
-	for _, a := range l.leases {
-		s += fmt.Sprintf("%s unit %d gen %d nb %s [%s, %s]\n", a.node, a.o.unit, a.o.generation, time.Duration(a.o.notBefore-moment(epochOf(nil))).Round(time.Millisecond), time.Duration(a.from-moment(epochOf(nil))).Round(time.Millisecond), time.Duration(a.over()-moment(epochOf(nil))).Round(time.Millisecond))
-	}
-	return s
-}

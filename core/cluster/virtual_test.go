@@ -119,17 +119,40 @@ func (h *testHost) Acquire(ctx context.Context, t Takeover) error {
 	h.note("acquire %d", t.Unit)
 	h.mu.Lock()
 	h.last = t
+	do := h.acquire
 	h.mu.Unlock()
-	if h.acquire != nil {
-		return h.acquire(ctx, t)
+	if do != nil {
+		return do(ctx, t)
 	}
 	return nil
 }
 
+// takeover is the last that the host was told of.
+func (h *testHost) takeover() Takeover {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.last
+}
+
+func (h *testHost) onAcquire(f func(context.Context, Takeover) error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.acquire = f
+}
+
+func (h *testHost) onRelease(f func(context.Context, int) error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.release = f
+}
+
 func (h *testHost) Release(ctx context.Context, unit int) error {
 	h.note("release %d", unit)
-	if h.release != nil {
-		return h.release(ctx, unit)
+	h.mu.Lock()
+	do := h.release
+	h.mu.Unlock()
+	if do != nil {
+		return do(ctx, unit)
 	}
 	return nil
 }
