@@ -19,6 +19,8 @@ import (
 const (
 	logRetention = 6 * time.Hour // of what the owner took: a joining node needs a few minutes of it
 	kickTimeout  = 3 * time.Second
+	kickEvery    = 300 * time.Millisecond
+	deadFor      = 10 * time.Second // a node that died may still be the owner
 	theUnit      = 0 // one unit holds all switches
 )
 
@@ -37,8 +39,12 @@ type clustered struct {
 	ownedAt time.Time
 }
 
-// kick is an owner to be removed: by its member id, or, when that is empty, whoever it is.
-type kick struct{ member, reason string }
+// kick is an owner to be removed: the process of a node that died, by its member id where that is known, or, without a
+// node, whoever owns the switches.
+type kick struct {
+	node, member, reason string
+	at                   time.Time
+}
 
 // clusterKafka is the sink whose Kafka decides, prepared to shut out whoever owned the switches before.
 func clusterKafka(c *configs.Config) *kafka.Config {
@@ -123,21 +129,12 @@ func (x *clustered) Lost(_ int, why error) {
 	}
 }
 
-// peerDead removes a node that has died, if the switches were its own.
+// peerDead has a node that has died removed, if the switches were its own.
 func (x *clustered) peerDead(id, member string) {
-	if o := x.member.Owner(theUnit); o.Node == id {
-		x.kick(kick{member: def(member, o.Member), reason: "node " + id + " is dead"})
-	}
+	x.kick(kick{node: id, member: member, reason: "node " + id + " is dead", at: time.Now()})
 }
 
-func def(s, d string) string {
-	if s == "" {
-		return d
-	}
-	return s
-}
-
-// kick leaves a kick to kicker; when there are too many to be done already, one more changes nothing.
+// kick leaves a kick to kicker; when there are many to be done already, one more changes nothing.
 func (x *clustered) kick(k kick) {
 	select {
 	case x.kicks <- k:
@@ -145,20 +142,43 @@ func (x *clustered) kick(k kick) {
 	}
 }
 
+// kicker removes owners, those that died until they are gone.
 func (x *clustered) kicker(ctx context.Context) {
-	look := time.NewTicker(100 * time.Millisecond)
+	look := time.NewTicker(kickEvery)
 	defer look.Stop()
+	dead := map[string]kick{} // by node
 	for {
 		select {
 		case <-look.C:
-			if o := x.member.Owner(theUnit); o.Member != x.owners {
-				x.owners, x.ownedAt = o.Member, time.Now()
-			}
+			x.look()
 		case k := <-x.kicks:
-			x.doKick(ctx, k)
+			if k.node != "" {
+				dead[k.node] = k
+			} else if x.begun() {
+				x.remove(ctx, x.member.Owner(theUnit).Member, k.reason)
+			}
 		case <-ctx.Done():
 			return
 		}
+		x.bury(ctx, dead)
+	}
+}
+
+// bury removes the owner if its process is among the dead, and forgets those that are gone or were long ago.
+func (x *clustered) bury(ctx context.Context, dead map[string]kick) {
+	o := x.member.Owner(theUnit)
+	for node, k := range dead {
+		ours := node == o.Node && (k.member == "" || k.member == o.Member)
+		if time.Since(k.at) > deadFor || ours && x.remove(ctx, o.Member, k.reason) {
+			delete(dead, node)
+		}
+	}
+}
+
+// look notes since when the switches have had their owner.
+func (x *clustered) look() {
+	if o := x.member.Owner(theUnit); o.Member != x.owners {
+		x.owners, x.ownedAt = o.Member, time.Now()
 	}
 }
 
@@ -169,23 +189,19 @@ func (x *clustered) begun() bool {
 	return o.Member == x.owners && time.Since(x.ownedAt) > 2*x.cfg.Lease+x.cfg.HungAfter
 }
 
-func (x *clustered) doKick(ctx context.Context, k kick) {
-	if k.member == "" && !x.begun() {
-		return
+// remove reports whether the group is rid of a member.
+func (x *clustered) remove(ctx context.Context, member, reason string) bool {
+	if id, _ := x.member.ID(); member == "" || member == id {
+		return true
 	}
 	ctx, cancel := context.WithTimeout(ctx, kickTimeout)
 	defer cancel()
-	var err error
-	if k.member != "" {
-		err = x.member.KickMember(ctx, k.member, k.reason)
-	} else {
-		err = x.member.Kick(ctx, theUnit, k.reason)
+	x.log.Warn("cluster: removing the owner of the switches", "member", member, "reason", reason)
+	err := x.member.KickMember(ctx, member, reason)
+	if err != nil {
+		x.log.Warn("cluster: the owner could not be removed", "reason", reason, "error", err)
 	}
-	switch {
-	case err == nil, errors.Is(err, cluster.ErrNoOwner), errors.Is(err, cluster.ErrOwnUnit):
-	default:
-		x.log.Warn("the owner could not be removed from the cluster", "reason", k.reason, "error", err)
-	}
+	return err == nil
 }
 
 // lateLog is the cluster's log, opened with its sink when it is first used.
