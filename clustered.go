@@ -21,7 +21,7 @@ const (
 	kickTimeout  = 3 * time.Second
 	kickEvery    = 300 * time.Millisecond
 	deadFor      = 10 * time.Second // a node that died may still be the owner
-	theUnit      = 0 // one unit holds all switches
+	theUnit      = 0                // one unit holds all switches
 )
 
 // clustered is this gateway's part in a cluster. It is told by Kafka when the switches are its own.
