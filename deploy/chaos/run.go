@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ctigate/ctigate/core/call"
 	"github.com/ctigate/ctigate/deploy/chaos/oracle"
 )
 
@@ -67,7 +68,11 @@ func (r *run) all(ctx context.Context, res *result) error {
 	if err := r.setUp(ctx); err != nil {
 		return err
 	}
+	if err := r.published(20 * time.Second); err != nil {
+		return err
+	}
 	r.note("everything is up")
+	r.troubles = append(r.troubles, oracle.Trouble{From: r.started, To: time.Now(), Blind: true})
 	r.play(ctx)
 	if err := r.quiet(ctx); err != nil {
 		return err
@@ -143,6 +148,22 @@ func (r *run) setUp(ctx context.Context) (err error) {
 		}
 	}
 	return nil
+}
+
+// published waits until the topics say that each switch has been listened to and asked what is up there.
+func (r *run) published(within time.Duration) error {
+	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(30 * ms) {
+		seen := map[string]bool{}
+		for _, m := range r.reader.messages() {
+			if m.Type == string(call.SourceReconciled) {
+				seen[m.Key] = true
+			}
+		}
+		if len(seen) == len(r.sw.by) {
+			return nil
+		}
+	}
+	return fmt.Errorf("the gateway has not published within %v that it hears both switches", within)
 }
 
 // introduce gives each node its way to each other one, and has the brokers' proxies tell nodes apart.

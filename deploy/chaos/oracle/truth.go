@@ -141,6 +141,9 @@ func (j *judge) happened(sw string, x *sim.Truth) {
 		}
 		return
 	}
+	if strangers(main.Call, sw, x.Legs) {
+		return // calls that met, as in one conference room: whose it is then is not the switch's to say
+	}
 	if wrong := wrongs(main.Call, recs, x); len(wrong) > 0 {
 		j.violate(Untrue, messages(main), "%s call %d (%s): %s", sw, x.Number, x.Script, short(wrong))
 	}
@@ -167,6 +170,13 @@ func (j *judge) survivor(recs []*event, connection string) *event {
 		}
 	}
 	return found
+}
+
+// strangers reports whether a call has legs beside those of one simulated call.
+func strangers(c *call.Call, sw string, legs []string) bool {
+	return slices.ContainsFunc(c.Connections, func(k *call.Connection) bool {
+		return !slices.ContainsFunc(legs, func(l string) bool { return k.ID == call.ConnectionIDOf(sw, l) })
+	})
 }
 
 func wrongs(c *call.Call, recs []*event, x *sim.Truth) (out []string) {
