@@ -14,8 +14,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// cluster is the Kafka of a run: brokers that can fail, each behind a proxy, and a way past the proxies for the reader.
-type cluster interface {
+// brokers are the Kafka of a run: brokers that can fail, each behind a proxy, and a way past the proxies for the reader.
+type brokers interface {
 	addrs() []string               // that the nodes are given
 	past(addr string) string       // the broker behind a proxy
 	proxies() []*proxy             // by broker

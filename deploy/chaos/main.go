@@ -25,28 +25,30 @@ import (
 
 // settings are those of all runs.
 type settings struct {
-	seed     uint64
-	runs     int
-	parallel int
-	length   time.Duration
-	faults   int
-	rate     float64 // calls a second
-	speed    float64
-	nodes    int
-	journal  bool
-	lease    time.Duration
-	live     bool
-	root     bool
-	only     string // kinds of faults, comma-separated; all when empty
-	without  string
-	keep     string        // folder for what failed
-	binary   string        // ctigate
-	within   time.Duration // everything must have been delivered so soon after the last call
-	verbose  bool
-	total    time.Duration // of all runs; 0: as many as runs says
-	every    time.Duration // between lines of progress
+	seed      uint64
+	runs      int
+	parallel  int
+	length    time.Duration
+	faults    int
+	rate      float64 // calls a second
+	speed     float64
+	nodes     int
+	journal   bool
+	lease     time.Duration
+	live      bool
+	root      bool
+	only      string // kinds of faults, comma-separated; all when empty
+	without   string
+	keep      string        // folder for what failed
+	binary    string        // ctigate
+	within    time.Duration // everything must have been delivered so soon after the last call
+	verbose   bool
+	takeovers int
+	load      float64
+	total     time.Duration // of all runs; 0: as many as runs says
+	every     time.Duration // between lines of progress
 
-	cluster func(dir string) (cluster, error)
+	cluster func(dir string) (brokers, error)
 	lines   func(n *node) string
 }
 
@@ -71,6 +73,8 @@ func parse(args []string) (*settings, error) {
 	fl.DurationVar(&s.lease, "lease", 500*time.Millisecond, "of two nodes: how long an owner may publish after a heartbeat; the rest follows from it")
 	fl.BoolVar(&s.live, "live", false, "against three real Apache Kafka brokers (Java and Maven), in longer runs one after the other")
 	fl.DurationVar(&s.total, "for", 0, "go on for this `TIME` rather than for a number of runs")
+	fl.IntVar(&s.takeovers, "takeovers", 0, "instead of runs, measure this many takeovers under load")
+	fl.Float64Var(&s.load, "load", 500, "of takeovers: native events a second")
 	fl.StringVar(&s.only, "only", "", "only these `KINDS` of faults, comma-separated; none for none")
 	fl.StringVar(&s.without, "without", "", "all but these `KINDS`")
 	fl.StringVar(&s.keep, "keep", filepath.Join(os.TempDir(), "ctigate-chaos"), "`FOLDER` for the logs and journals of what failed")
@@ -90,9 +94,12 @@ func parse(args []string) (*settings, error) {
 	if s.total > 0 {
 		s.runs = 1 << 30
 	}
-	s.cluster = func(dir string) (cluster, error) { return startFake(dir) }
+	s.cluster = func(dir string) (brokers, error) { return startFake(dir) }
 	if s.live {
 		s.forLive(fl)
+	}
+	if s.takeovers > 0 {
+		s.speed, s.lease, s.within = 20, time.Second, 30*time.Second
 	}
 	s.lines = s.more
 	return s, nil
@@ -178,7 +185,10 @@ func prove(ctx context.Context, s *settings) (failed int, err error) {
 			return 0, err
 		}
 		defer l.shutDown()
-		s.cluster = func(string) (cluster, error) { return l, l.answer(60 * time.Second) }
+		s.cluster = func(string) (brokers, error) { return l, l.answer(60 * time.Second) }
+	}
+	if s.takeovers > 0 {
+		return measure(ctx, s, s.takeovers, os.Stdout)
 	}
 	b := newBoard(s)
 	seeds := make(chan uint64)

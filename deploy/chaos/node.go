@@ -33,6 +33,7 @@ type node struct {
 	err     error // after done
 	wanted  bool  // it should be running
 	stopped bool  // SIGSTOP
+	mounted bool  // its journal has a small disk of its own
 	starts  int
 }
 

@@ -72,6 +72,7 @@ const (
 	delays               // what they send is read late
 	misdates             // or told at wrong times
 	blinds               // or is not read at all
+	damages              // or was read and is lost from the journal
 )
 
 func always(*settings) bool       { return true }
@@ -112,6 +113,9 @@ func kinds() []kind {
 		{name: "answer lost", weight: 4, min: 50 * ms, max: 400 * ms, targets: ofBrokers, run: (*run).loseAnswers},
 		{name: "broker errors", weight: 6, needs: onFake, targets: ofAllBrokers, run: (*run).failRequests,
 			draw: func(r *rand.Rand, f *fault) { f.arg, f.n = failureNames()[r.IntN(len(failureNames()))], 1+r.IntN(4) }},
+		{name: "journal torn", weight: 2, min: 50 * ms, max: 600 * ms, needs: journaled, targets: ofNodes, disturbs: blinds, run: (*run).tearJournal},
+		{name: "journal flipped", weight: 1, min: 50 * ms, max: 600 * ms, needs: journaled, targets: ofNodes, disturbs: damages, run: (*run).flipJournal},
+		{name: "disk full", weight: 2, min: 300 * ms, max: 1500 * ms, needs: tmpfs, targets: ofNodes, disturbs: delays, run: (*run).fillDisk},
 		{name: "peers apart", weight: 3, min: 200 * ms, max: 2500 * ms, needs: doubled, targets: ofPeers, run: (*run).partPeers},
 		{name: "split", weight: 4, min: 300 * ms, max: 2500 * ms, needs: doubled, targets: ofNodes, disturbs: delays, run: (*run).splitOff},
 		{name: "clock step", weight: 2, min: 300 * ms, max: 1500 * ms, targets: ofSwitches, disturbs: misdates, run: (*run).stepClock,

@@ -199,6 +199,13 @@ func offsets(ctx context.Context, cl *kgo.Client, req *kmsg.ListOffsetsRequest) 
 	return ends, nil
 }
 
+// watch calls note with every message that is read from now on.
+func (r *reader) watch(note func(*oracle.Message)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.note = note
+}
+
 func (r *reader) close() {
 	r.cl.Close()
 	<-r.done

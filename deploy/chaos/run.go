@@ -24,7 +24,7 @@ type run struct {
 
 	sw      *switches
 	witness *witness
-	kafka   cluster
+	kafka   brokers
 	reader  *reader
 	nodes   map[string]*node
 
@@ -55,7 +55,7 @@ func carryOut(ctx context.Context, p *plan, s *settings) *result {
 	res := &result{plan: p, dir: filepath.Join(s.keep, fmt.Sprintf("seed-%d", p.seed))}
 	began := time.Now()
 	r := &run{plan: p, s: s, dir: res.dir, nodes: map[string]*node{}, done: map[string]int{}, began: began, started: began}
-	res.err = errors.Join(os.RemoveAll(r.dir), os.MkdirAll(r.dir, 0o700))
+	res.err = fresh(r.dir)
 	if res.err == nil {
 		res.err = r.all(ctx, res)
 	}
@@ -63,6 +63,9 @@ func carryOut(ctx context.Context, p *plan, s *settings) *result {
 	res.took, res.faults, res.diary = time.Since(began), r.done, r.diary
 	return res
 }
+
+// fresh makes dir anew.
+func fresh(dir string) error { return errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o700)) }
 
 func (r *run) all(ctx context.Context, res *result) error {
 	if err := r.setUp(ctx); err != nil {
@@ -117,7 +120,7 @@ func (r *run) setUp(ctx context.Context) (err error) {
 	if r.kafka, err = r.s.cluster(r.dir); err != nil {
 		return err
 	}
-	if r.sw, err = startSwitches(ctx, r.seed, r.s.speed, map[string]int{"busy": 1}, 0); err != nil {
+	if r.sw, err = startSwitches(ctx, r.seed, r.s.speed); err != nil {
 		return err
 	}
 	if r.witness, err = startWitness(r.sw); err != nil {
@@ -135,6 +138,9 @@ func (r *run) setUp(ctx context.Context) (err error) {
 		r.nodes[name] = n
 	}
 	if err := r.introduce(); err != nil {
+		return err
+	}
+	if err := r.mountJournals(); err != nil {
 		return err
 	}
 	for _, n := range r.nodes {
@@ -268,7 +274,8 @@ func (r *run) do(f fault) {
 	r.done[f.kind]++
 	if k.disturbs != nothing {
 		_, sw, _ := strings.Cut(f.target, "/")
-		r.troubles = append(r.troubles, oracle.Trouble{Switch: sw, From: from, To: time.Now().Add(reconnect), Blind: k.disturbs == blinds, Clock: k.disturbs == misdates})
+		r.troubles = append(r.troubles, oracle.Trouble{Switch: sw, From: from, To: time.Now().Add(reconnect), Blind: k.disturbs >= blinds,
+			Clock: k.disturbs == misdates, Damage: k.disturbs == damages})
 	}
 }
 
@@ -351,6 +358,7 @@ func (r *run) judge() *oracle.Report {
 func (r *run) close() {
 	for _, n := range r.nodes {
 		n.close()
+		n.keepJournal(true)
 	}
 	if r.witness != nil {
 		r.witness.close()

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/ctigate/ctigate/sim"
@@ -38,8 +40,10 @@ type switches struct {
 // ledgerSize is how many events and calls the ledger keeps: more than any run has.
 const ledgerSize = 5_000_000
 
-func startSwitches(ctx context.Context, seed uint64, speed float64, mix map[string]int, rate float64) (*switches, error) {
-	o := sim.Options{Seed: seed, Speed: speed, User: simUser, Password: simPassword, Ledger: ledgerSize, Mix: mix, Rate: rate, Buffer: 64 << 20}
+// startSwitches starts both. They play what is placed, and load a script when it is first wanted.
+func startSwitches(ctx context.Context, seed uint64, speed float64) (*switches, error) {
+	o := sim.Options{Seed: seed, Speed: speed, User: simUser, Password: simPassword, Ledger: ledgerSize, Buffer: 64 << 20,
+		Mix: map[string]int{"busy": 1}}
 	s := &switches{ast: sim.NewAsterisk(o), fs: sim.NewFreeSWITCH(o)}
 	if err := s.ast.Start(ctx, "127.0.0.1:0", "127.0.0.1:0"); err != nil {
 		return nil, fmt.Errorf("starting the switches: %w", err)
@@ -81,4 +85,22 @@ func (s *switches) legs() map[string]map[string]bool {
 		}
 	}
 	return out
+}
+
+// offer places so many calls a second of the ordinary mix, on either switch, until ctx ends.
+func (s *switches) offer(ctx context.Context, seed uint64, rate float64) {
+	var names []string
+	for name, weight := range sim.DefaultMix() {
+		for range weight {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	r := rand.New(rand.NewPCG(seed, 1))
+	for sleepOr(ctx.Done(), time.Duration(r.ExpFloat64()*float64(time.Second)/rate)) {
+		p := s.by[[]string{asterisk, freeswitch}[r.IntN(2)]]
+		if p.Place(names[r.IntN(len(names))]) != nil {
+			return // the switch has stopped
+		}
+	}
 }

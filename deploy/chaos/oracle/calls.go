@@ -15,7 +15,7 @@ func (j *judge) inOrder() {
 		last := map[int32]*event{}
 		for _, e := range t.events {
 			if p := last[e.m.Partition]; p != nil && e.Seq < p.Seq {
-				j.violate(Disorder, messages(p, e), "call %s: %s (seq %d) stands behind seq %d", id, e.Type, e.Seq, p.Seq)
+				j.violateCall(id, Disorder, messages(p, e), "call %s: %s (seq %d) stands behind seq %d", id, e.Type, e.Seq, p.Seq)
 			}
 			last[e.m.Partition] = e
 		}
@@ -41,9 +41,9 @@ func (j *judge) unbroken(t *told) {
 		case e.Seq == want:
 			want++
 		case i > 0 && e.Seq == all[i-1].Seq:
-			j.violate(Hole, messages(all[i-1], e), "call %s: seq %d is there twice: %s and %s", t.id, e.Seq, all[i-1].Type, e.Type)
+			j.violateCall(t.id, Hole, messages(all[i-1], e), "call %s: seq %d is there twice: %s and %s", t.id, e.Seq, all[i-1].Type, e.Type)
 		default:
-			j.violate(Hole, messages(e), "call %s: seq %d is missing before %s (seq %d)", t.id, want, e.Type, e.Seq)
+			j.violateCall(t.id, Hole, messages(e), "call %s: seq %d is missing before %s (seq %d)", t.id, want, e.Type, e.Seq)
 			want = e.Seq + 1
 		}
 	}
@@ -60,12 +60,12 @@ func (j *judge) ended() {
 			}
 		}
 		if len(ends) != 1 && len(t.events) > 0 {
-			j.violate(Ends, append(messages(ends...), messages(t.tail())...), "call %s has %d call.ended%s", id, len(ends), j.about(t))
+			j.violateCall(id, Ends, append(messages(ends...), messages(t.tail())...), "call %s has %d call.ended%s", id, len(ends), j.about(t))
 		} else if len(ends) == 1 && t.tail() != ends[0] {
-			j.violate(Ends, messages(ends[0], t.tail()), "call %s goes on after call.ended with %s", id, t.tail().Type)
+			j.violateCall(id, Ends, messages(ends[0], t.tail()), "call %s goes on after call.ended with %s", id, t.tail().Type)
 		}
 		if len(t.records) != 1 {
-			j.violate(Records, messages(t.records...), "call %s has %d call.record%s", id, len(t.records), j.about(t))
+			j.violateCall(id, Records, messages(t.records...), "call %s has %d call.record%s", id, len(t.records), j.about(t))
 		}
 	}
 }
@@ -98,7 +98,7 @@ func (j *judge) lastStates() {
 		t := j.calls[id]
 		switch {
 		case t.state == nil && len(t.events) > 0:
-			j.violate(State, messages(t.tail()), "call %s is not on calls", id)
+			j.violateCall(id, State, messages(t.tail()), "call %s is not on calls", id)
 		case t.state == nil || t.state.Value == nil: // its tombstone
 		default:
 			j.lastState(t)
@@ -111,6 +111,6 @@ func (j *judge) lastState(t *told) {
 	if err := json.Unmarshal(t.state.Value, &c); err != nil {
 		j.violate(Unreadable, []*Message{t.state}, "%s: %v", t.state.At(), err)
 	} else if c.State != call.StateEnded {
-		j.violate(State, []*Message{t.state}, "the last of call %s on calls says %s%s", t.id, c.State, j.about(t))
+		j.violateCall(t.id, State, []*Message{t.state}, "the last of call %s on calls says %s%s", t.id, c.State, j.about(t))
 	}
 }

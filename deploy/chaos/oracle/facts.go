@@ -51,7 +51,7 @@ func (j *judge) nothingMissing() {
 		} else if j.overtaken(e) {
 			j.rep.Overtaken++
 		} else {
-			j.violate(Missing, nil, "%s %s of call %s, connection %q, seq %d for the witness, received %s (native %s %s %d)", e.ID, e.Type,
+			j.violateCall(e.CallID, Missing, nil, "%s %s of call %s, connection %q, seq %d for the witness, received %s (native %s %s %d)", e.ID, e.Type,
 				e.CallID, e.ConnectionID, e.Seq, e.Time.Received.Std().Format(stamp), e.Native.Type, e.Native.ID, e.Native.Seq)
 		}
 	}
@@ -119,7 +119,7 @@ func (j *judge) agentsAgree() {
 			continue // the switch itself said so, when it was asked
 		}
 		if (got == nil || got.Agent.State != want[k].Agent.State) && !j.inGap(want[k].Switch.ID, at, at) {
-			j.violate(Missing, messages(got), "agent %s was %s last, by the witness at %s", k, want[k].Agent.State, at.Format(stamp))
+			j.violateCall("", Missing, messages(got), "agent %s was %s last, by the witness at %s", k, want[k].Agent.State, at.Format(stamp))
 		}
 	}
 }
@@ -162,7 +162,7 @@ func (j *judge) nothingInvented() {
 		} else if j.overtaken(e.Event) {
 			j.rep.Overtaken++
 		} else if !j.madeUp(e) {
-			j.violate(Invented, messages(e), "%s %s of call %s, connection %q: the witness heard nothing of it", e.ID, e.Type, e.CallID, e.ConnectionID)
+			j.violateCall(e.CallID, Invented, messages(e), "%s %s of call %s, connection %q: the witness heard nothing of it", e.ID, e.Type, e.CallID, e.ConnectionID)
 		}
 	}
 }

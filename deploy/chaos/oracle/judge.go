@@ -27,6 +27,7 @@ type Trouble struct {
 	From, To time.Time
 	Blind    bool
 	Clock    bool // the switch told wrong times
+	Damage   bool // what was read before was destroyed on disk: nothing is known of the calls that were up
 }
 
 // during reports whether t disturbed sw at some time from a to b, with Slack on both sides.
@@ -73,6 +74,7 @@ type Report struct {
 	Touched    int // calls that a gap touched
 	Excused    int // events of the witness that are not there, inside a gap or of a call that one touched
 	Overtaken  int // events about queues that are not there, or say another thing, since AMI and ARI were read late and out of step
+	Destroyed  int // faults of calls that were up when a journal was damaged
 	Off        int // records of touched calls that say something else than the witness's
 	Synthetic  int // events made up from snapshots
 	Writers    int // distinct writers
@@ -81,7 +83,7 @@ type Report struct {
 // Judge compares.
 func Judge(c *Case) *Report {
 	j := &judge{c: c, by: map[string][]*event{}, calls: map[string]*told{}, legs: map[string]string{}}
-	for _, step := range []func(){j.read, j.readGaps, j.readWitness, j.inOrder, j.ended, j.lastStates, j.nothingMissing,
+	for _, step := range []func(){j.readWitnessLives, j.read, j.readGaps, j.readWitness, j.inOrder, j.ended, j.lastStates, j.nothingMissing,
 		j.agentsAgree, j.nothingInvented, j.truth, j.writers, j.causes} {
 		step()
 	}
@@ -123,6 +125,25 @@ type judge struct {
 
 	lives map[string]*life  // call id → by the witness
 	legs  map[string]string // connection id → call id, by the witness
+}
+
+// violateCall is violate about one call. Of one that lived when what was known of it was destroyed, it counts.
+func (j *judge) violateCall(id, kind string, ms []*Message, format string, args ...any) {
+	if j.destroyed(id) {
+		j.rep.Destroyed++
+		return
+	}
+	j.violate(kind, ms, format, args...)
+}
+
+// destroyed reports whether the call, or one of its legs' calls, began before a journal was damaged.
+func (j *judge) destroyed(id string) bool {
+	for _, t := range j.c.Troubles {
+		if l := j.lives[id]; t.Damage && (l == nil || l.from.Before(t.To)) {
+			return true
+		}
+	}
+	return false
 }
 
 func (j *judge) violate(kind string, ms []*Message, format string, args ...any) {
@@ -167,7 +188,7 @@ func (j *judge) repeated(seen map[string]*Message, m *Message) bool {
 		seen[m.Stream+"\x00"+m.ID] = m
 		return false
 	case string(first.Value) != string(m.Value) || first.Key != m.Key || first.Type != m.Type:
-		j.violate(Conflict, []*Message{first, m}, "id %s stands for two things, at %s and %s", m.ID, first.At(), m.At())
+		j.violateCall(m.subject(), Conflict, []*Message{first, m}, "id %s stands for two things, at %s and %s", m.ID, first.At(), m.At())
 	default:
 		j.rep.Repeats++
 	}
@@ -227,8 +248,8 @@ func (j *judge) inGap(sw string, a, b time.Time) bool {
 	})
 }
 
-// readWitness notes each call's life and legs, and whether a gap touched it.
-func (j *judge) readWitness() {
+// readWitnessLives notes each call's life and legs.
+func (j *judge) readWitnessLives() {
 	j.lives = map[string]*life{}
 	for _, e := range j.c.Witness {
 		if e.CallID == "" {
@@ -248,6 +269,10 @@ func (j *judge) readWitness() {
 			j.legs[e.ConnectionID] = e.CallID
 		}
 	}
+}
+
+// readWitness notes which calls a gap touched.
+func (j *judge) readWitness() {
 	for _, l := range j.lives {
 		l.touched = j.inGap(l.sw, l.from, l.to)
 	}

@@ -35,6 +35,17 @@ func (m *Message) String() string {
 	return fmt.Sprintf("%s id=%s type=%s seq=%d key=%s writer=%s %s", m.At(), m.ID, m.Type, m.Seq, m.Key, m.Writer, v)
 }
 
+// subject is the call that the message is about, empty where it tells of none.
+func (m *Message) subject() string {
+	if m.Stream == "calls" {
+		return m.Key
+	}
+	if e, err := m.decode(); err == nil && e != nil {
+		return e.CallID
+	}
+	return ""
+}
+
 // event is a message of the events, stale, media or sources stream, or of records, understood.
 type event struct {
 	*call.Event

@@ -28,7 +28,7 @@ func (j *judge) truth() {
 		case l.touched, j.late(l) && l.sw == t.records[0].Switch.ID && t.records[0].Switch.Kind == "asterisk":
 			j.rep.Off++ // two links that are read late are not in step
 		default:
-			j.violate(Untrue, messages(t.records[0]), "record of call %s: %s", id, short(diffs))
+			j.violateCall(id, Untrue, messages(t.records[0]), "record of call %s: %s", id, short(diffs))
 		}
 	}
 	for _, sw := range slices.Sorted(maps.Keys(j.c.Truths)) {
@@ -137,7 +137,7 @@ func (j *judge) happened(sw string, x *sim.Truth) {
 	main := j.survivor(recs, call.ConnectionIDOf(sw, x.Legs[0]))
 	if main == nil {
 		if l := j.lives[j.legs[call.ConnectionIDOf(sw, x.Legs[0])]]; l == nil || !l.touched {
-			j.violate(Missing, nil, "%s call %d (%s, legs %v): no record", sw, x.Number, x.Script, x.Legs)
+			j.violateCall(j.legs[call.ConnectionIDOf(sw, x.Legs[0])], Missing, nil, "%s call %d (%s, legs %v): no record", sw, x.Number, x.Script, x.Legs)
 		}
 		return
 	}
@@ -145,7 +145,7 @@ func (j *judge) happened(sw string, x *sim.Truth) {
 		return // calls that met, as in one conference room: whose it is then is not the switch's to say
 	}
 	if wrong := wrongs(main.Call, recs, x); len(wrong) > 0 {
-		j.violate(Untrue, messages(main), "%s call %d (%s): %s", sw, x.Number, x.Script, short(wrong))
+		j.violateCall(main.CallID, Untrue, messages(main), "%s call %d (%s): %s", sw, x.Number, x.Script, short(wrong))
 	}
 }
 
