@@ -50,6 +50,8 @@ func (r *run) flipJournal(f fault) {
 
 func (r *run) damaged(f fault, do func(name string, rng *rand.Rand) error) {
 	n := r.nodes[f.target]
+	n.life.Lock()
+	defer n.life.Unlock()
 	n.kill()
 	time.Sleep(f.length)
 	name, err := n.newest()

@@ -12,6 +12,8 @@ import (
 // killNode ends a node with SIGKILL and starts it again.
 func (r *run) killNode(f fault) {
 	n := r.nodes[f.target]
+	n.life.Lock()
+	defer n.life.Unlock()
 	n.kill()
 	time.Sleep(f.length)
 	r.wrong(n.start())
@@ -21,6 +23,8 @@ func (r *run) killNode(f fault) {
 // restartNode ends a node as an upgrade does and starts it again.
 func (r *run) restartNode(f fault) {
 	n := r.nodes[f.target]
+	n.life.Lock()
+	defer n.life.Unlock()
 	r.wrong(n.drain(30 * time.Second))
 	time.Sleep(f.length)
 	r.wrong(n.start())
@@ -57,6 +61,8 @@ func (r *run) splitOff(f fault) {
 
 func (r *run) stopNode(f fault) {
 	n := r.nodes[f.target]
+	n.life.Lock()
+	defer n.life.Unlock()
 	n.signal(syscall.SIGSTOP)
 	time.Sleep(f.length)
 	n.signal(syscall.SIGCONT)

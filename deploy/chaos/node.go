@@ -27,6 +27,8 @@ type node struct {
 	peer    string            // host:port that the others reach it at, without a proxy
 	peers   map[string]*proxy // to the others, by name
 
+	life    sync.Mutex // held while it is ended and started again
+
 	mu      sync.Mutex
 	cmd     *exec.Cmd
 	done    chan struct{}

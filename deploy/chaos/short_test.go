@@ -1,0 +1,166 @@
+package main
+
+import (
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// shortRuns is how many seeded runs CI does, of one node and of two; CTIGATE_CHAOS_RUNS says otherwise.
+const shortRuns = 12
+
+// TestShort is the short form of make chaos. What failed is kept below the folder that the test names.
+func TestShort(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes minutes")
+	}
+	runs := shortRuns
+	if v, err := strconv.Atoi(os.Getenv("CTIGATE_CHAOS_RUNS")); err == nil {
+		runs = v
+	}
+	keep, err := os.MkdirTemp("", "ctigate-chaos-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary, err := build(keep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, nodes := range []string{"1", "2"} {
+		t.Run(nodes+" nodes", func(t *testing.T) {
+			s, err := parse([]string{"--nodes", nodes, "--runs", strconv.Itoa(runs), "--keep", filepath.Join(keep, nodes), "--binary", binary})
+			if err != nil {
+				t.Fatal(err)
+			}
+			failed, err := prove(t.Context(), s)
+			if err != nil || failed > 0 {
+				t.Errorf("%d of %d runs failed, %v: see %s", failed, runs, err, keep)
+			}
+		})
+	}
+	if !t.Failed() {
+		os.RemoveAll(keep)
+	}
+}
+
+// A seed is a plan: the same one gives the same calls and faults, another gives others.
+func TestPlansComeOfTheirSeeds(t *testing.T) {
+	s, err := parse([]string{"--nodes", "2"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.root = true
+	text := func(seed uint64) (all string) {
+		p := newPlan(seed, s)
+		for _, f := range p.faults {
+			all += f.String() + "\n"
+		}
+		return all + strconv.Itoa(len(p.calls))
+	}
+	if text(7) != text(7) || text(7) == text(8) {
+		t.Error("seed 7 twice and seed 8:\n", text(7), text(7), text(8))
+	}
+	seen := map[string]bool{}
+	for seed := range uint64(200) {
+		for _, f := range newPlan(seed, s).faults {
+			seen[f.kind] = true
+			if f.at > s.length || f.length > 10*time.Second {
+				t.Errorf("seed %d: %s", seed, f)
+			}
+		}
+	}
+	for _, k := range kinds() {
+		if !seen[k.name] {
+			t.Errorf("no plan of 200 has a fault %q", k.name)
+		}
+	}
+}
+
+// echo answers every connection with what it sends.
+func echo(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go io.Copy(c, c)
+		}
+	}()
+	return ln.Addr().String()
+}
+
+func TestProxyDisturbs(t *testing.T) {
+	p, err := newProxy("echo", echo(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	talk := func(say string, within time.Duration) string {
+		c, err := net.Dial("tcp", p.addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(within))
+		c.Write([]byte(say))
+		b := make([]byte, len(say))
+		n, _ := io.ReadFull(c, b)
+		return string(b[:n])
+	}
+	for _, x := range []struct {
+		name     string
+		do, undo func()
+		want     string
+	}{
+		{"nothing", func() {}, func() {}, "hello!"},
+		{"down", p.down, p.up, ""},
+		{"held", p.hold, p.release, ""},
+		{"half", func() { p.set(func() { p.half = true }) }, func() {}, "hel"},
+		{"mute", func() { p.set(func() { p.mute = true }) }, func() { p.set(func() { p.mute = false }) }, ""},
+		{"one client shut", func() { p.shut("") }, func() { p.unshut("") }, ""},
+		{"slow", func() { p.set(func() { p.delay = 5 * ms }) }, func() { p.set(func() { p.delay = 0 }) }, "hello!"},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			x.do()
+			if got := talk("hello!", 300*ms); got != x.want {
+				t.Errorf("%q came back", got)
+			}
+			x.undo()
+			if got := talk("hello!", 5*time.Second); got != "hello!" {
+				t.Errorf("afterwards %q came back", got)
+			}
+		})
+	}
+}
+
+func TestOwnerOfAConnection(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	served, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer served.Close()
+	if got := ownerOf(served, []int{1 << 30, os.Getpid()}); got != os.Getpid() {
+		t.Errorf("process %d, want ours, %d", got, os.Getpid())
+	}
+}
