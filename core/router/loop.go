@@ -231,6 +231,7 @@ func (p *loop) apply(m *message) {
 	case msgClock:
 		p.clock(l, m)
 	case msgGap:
+		l.state.settle(m.at)
 		p.emit(l, p.tracker.Apply(l.state.ref, call.Observation{Kind: call.LinkGap, At: m.at, Received: m.at}))
 		p.source(l, call.SourceGap, m.at, &call.Source{Reason: m.text, From: l.state.heard, To: m.at})
 	case msgMissing:
@@ -241,7 +242,7 @@ func (p *loop) apply(m *message) {
 		p.passTime()
 	}
 	if m.kind <= msgDead {
-		l.state.heard = max(l.state.heard, m.at)
+		p.hear(l, m)
 	}
 }
 

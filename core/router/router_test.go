@@ -334,3 +334,44 @@ func TestOptionsAreChecked(t *testing.T) {
 		}
 	}
 }
+
+// TestGapAfterAPileBeginsWhereItWasSent: this process stood still for three seconds, and the link was lost meanwhile. What
+// had piled up is read at once when it goes on; the gap begins where the pile ended, by the switch's clock, which is an
+// hour ahead.
+func TestGapAfterAPileBeginsWhereItWasSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const ahead = call.Time(time.Hour / time.Microsecond)
+		m := &memory{}
+		sent := call.Time(0)
+		at := func(leg string, sent call.Time) core.Frame {
+			f := frame(call.LegCreated, leg, leg)
+			f.Observations[0].At = sent + ahead
+			return f
+		}
+		first := func(_ context.Context, out core.Emitter) error {
+			now := call.At(time.Now())
+			must(t, up(out), out.Clock(core.ClockSample{Sent: now, Answered: now, Switch: now + ahead}), out.Frame(at("a", now)))
+			sent = now + call.Second
+			time.Sleep(3 * time.Second)
+			must(t, out.Frame(at("b", sent)), out.Frame(core.Frame{Type: "untimed", Received: call.At(time.Now())}))
+			return errors.New("connection reset")
+		}
+		second := func(ctx context.Context, out core.Emitter) error {
+			must(t, out.Frame(at("c", call.At(time.Now()))), up(out)) // a frame before Up closes no gap
+			<-ctx.Done()
+			return nil
+		}
+		_, stop := start(t, Options{Links: []Link{{ID: "pbx", Kind: "asterisk", Adapter: sessions(first, second)}}, Sinks: []NamedSink{{Name: "m", Sink: m}}})
+		time.Sleep(time.Minute)
+		must(t, stop())
+		var gaps []*call.Source
+		for _, i := range m.on(core.StreamSources) {
+			if i.Event.Type == call.SourceGap {
+				gaps = append(gaps, i.Event.Source)
+			}
+		}
+		if len(gaps) != 1 || gaps[0].From != sent || gaps[0].To <= gaps[0].From {
+			t.Errorf("%+v, want one from %s on", gaps, sent)
+		}
+	})
+}

@@ -19,7 +19,9 @@ type linkState struct {
 	wasUp    bool // in an earlier session
 	downSaid bool // source.down is the latest word
 	downWhy  string
-	heard    call.Time // last frame, or up
+	heard    call.Time // up to here nothing is missing: last frame by the switch's own time, or up
+	timed    bool      // frames tell the switch's time
+	lately   call.Time // last frame that did not, while others do
 	snapshot *snapshot // being read
 }
 
@@ -54,6 +56,47 @@ func (p *loop) source(l *link, t call.EventType, at call.Time, s *call.Source) {
 	p.deliver(l, e)
 }
 
+// pile is how long it takes at most to read what has piled up while this process, or its machine, stood still.
+const pile = 2 * call.Second
+
+// hear notes up to when the link was heard. What had piled up is read all at once, and what was lost behind it had been
+// sent long before: so the switch's own time of a frame counts, by what is known of its clock, and of a frame without one
+// that it was not the last of a pile. What a session sends before it is up closes no gap.
+func (p *loop) hear(l *link, m *message) {
+	st := &l.state
+	sent, told := m.sent()
+	switch {
+	case st.wasUp && !st.up:
+	case told:
+		if c, known := p.fresh.Clock(l.id); known {
+			sent -= call.Time(c.OffsetMS * float64(call.Millisecond))
+		}
+		st.heard, st.timed = max(st.heard, min(sent, m.at)), true
+	case st.timed:
+		st.settle(m.at)
+		st.lately = m.at
+	default:
+		st.heard = max(st.heard, m.at)
+	}
+}
+
+// settle trusts the last frame without a time, if it came well before now.
+func (st *linkState) settle(now call.Time) {
+	if now-st.lately > pile {
+		st.heard = max(st.heard, st.lately)
+	}
+}
+
+// sent is when the switch says that the frame was sent, if it does.
+func (m *message) sent() (at call.Time, told bool) {
+	for i := range m.obs {
+		if o := &m.obs[i]; !o.Synthetic && o.At != 0 && o.At != m.at {
+			at, told = max(at, o.At), true
+		}
+	}
+	return at, told
+}
+
 // up publishes source.up and, after an earlier session, the gap between the two, before the snapshot's events.
 func (p *loop) up(l *link, m *message) {
 	st := &l.state
@@ -71,7 +114,7 @@ func (p *loop) up(l *link, m *message) {
 		p.source(l, call.SourceGap, m.at, &call.Source{Reason: why, From: st.heard, To: m.at})
 	}
 	st.up, st.wasUp, st.downSaid = true, true, false
-	st.heard = m.at
+	st.heard, st.lately = m.at, m.at
 	st.snapshot = &snapshot{calls: map[string]struct{}{}}
 	if p.mute {
 		return
@@ -106,6 +149,7 @@ func (p *loop) down(l *link, m *message) {
 	if !st.up && st.downSaid && (st.wasUp || m.text == st.downWhy || m.text == stopping) {
 		return // known; why the retries fail is in the log
 	}
+	st.settle(m.at)
 	st.up, st.downSaid, st.downWhy, st.snapshot = false, true, m.text, nil
 	p.emit(l, p.tracker.Apply(st.ref, call.Observation{Kind: call.LinkDown, At: m.at, Received: m.at, Reason: m.text, Synthetic: true,
 		Native: call.Native{Type: "ctigate.link_down", ID: m.at.String(), Seq: st.seq}}))

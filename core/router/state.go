@@ -105,6 +105,8 @@ func packLink(p *call.Pack, x *savedLink) {
 	}
 	p.Word(&st.downWhy)
 	p.Time(&st.heard)
+	p.Bool(&st.timed)
+	p.Time(&st.lately)
 }
 
 func packTomb(p *call.Pack, x *tomb) {
