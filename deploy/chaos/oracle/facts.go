@@ -92,7 +92,7 @@ func (j *judge) toldOf(e *call.Event) bool {
 // while the two, which nothing keeps in step, were read late: then some say another thing or nothing.
 func (j *judge) overtaken(e *call.Event) bool {
 	l := j.lives[e.CallID]
-	return l != nil && e.Switch.Kind == "asterisk" && (strings.HasPrefix(string(e.Type), "agent.") || strings.HasPrefix(string(e.Type), "queue.")) && j.late(l)
+	return l != nil && e.Switch.Kind == "asterisk" && (strings.HasPrefix(string(e.Type), "agent.") || strings.HasPrefix(string(e.Type), "queue.") || e.Type == call.CallUpdated) && j.late(l)
 }
 
 // agentsAgree: the last state of each agent is the one that the witness heard last.
