@@ -22,6 +22,8 @@ import (
 const (
 	// startupTimeout bounds everything between login and the end of the snapshot.
 	startupTimeout = time.Minute
+	// markPatience is how long the event of a background job may take.
+	markPatience = 2 * time.Second
 	// clockInterval is how often the switch's clock is asked for.
 	clockInterval = 10 * time.Second
 )
@@ -125,11 +127,11 @@ func (s *session) run(ctx context.Context) error {
 			return err
 		}
 	}
+	s.a.setLive(s.c)
+	defer s.a.setLive(nil)
 	if err := s.emitSnapshot(snap); err != nil {
 		return err
 	}
-	s.a.setLive(s.c)
-	defer s.a.setLive(nil)
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
 	defer func() { s.c.fail(ErrClosed) }() // ends the helpers
@@ -157,10 +159,33 @@ func (s *session) start(ctx context.Context) (*snapshot, core.Instance, error) {
 		inst.Missing = append(inst.Missing, fmt.Sprintf("calls already up when the link comes up: %v", err))
 		err = nil
 	}
+	if err == nil && snap != nil {
+		err = s.mark(ctx, snap)
+	}
 	if err != nil {
 		return nil, inst, fmt.Errorf("taking the snapshot: %w", err)
 	}
 	return snap, inst, nil
+}
+
+// mark has a background job make an event: once it has come, those of what happened before the snapshot have, but for
+// the few that FreeSWITCH's dispatchers swap; these are known by their sequence. Where no job can be run, the sequence
+// alone decides.
+func (s *session) mark(ctx context.Context, snap *snapshot) error {
+	if s.first != nil {
+		snap.at = snap.received + s.first.Switch - (s.first.Sent+s.first.Answered)/2
+	}
+	ctx, cancel := context.WithTimeout(ctx, markPatience)
+	defer cancel()
+	_, err := s.c.bgapi(ctx, "hostname", "")
+	switch {
+	case err == nil:
+		snap.marked = true
+	case commandFailed(err), errors.Is(err, context.DeadlineExceeded):
+	default:
+		return err
+	}
+	return nil
 }
 
 // subscribe asks for events in format.
@@ -220,12 +245,27 @@ var wantedModules = []struct{ name, gives string }{
 	{"mod_valet_parking", "valet parking events"},
 }
 
+// emitSnapshot hands over the snapshot and then the events that came meanwhile.
 func (s *session) emitSnapshot(snap *snapshot) error {
 	if snap == nil {
 		return nil
 	}
+	window := s.c.q.swap(nil)
+	snap.touched = touchedBy(s.norm.opt, window)
+	if err := s.emitRows(snap); err != nil {
+		if n := len(window); n > 0 {
+			s.out.Count(core.CountDropped, n)
+		}
+		return err
+	}
+	err := s.emitAll(window)
+	s.norm.settled = true
+	return err
+}
+
+func (s *session) emitRows(snap *snapshot) error {
 	raw := snap.raw()
-	seen, err := s.norm.snapshot(snap.dumps, []byte(snap.Calls), snap.received)
+	seen, err := s.norm.snapshot(snap)
 	if err != nil {
 		reason := fmt.Sprintf("reading the snapshot: %v", err)
 		if err := s.out.DeadLetter(core.DeadLetter{Raw: raw, Reason: reason, Received: snap.received}); err != nil {

@@ -289,10 +289,10 @@ func TestSlowEventEndsTheSessionAndIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := piped(t, testConfig("fs:8021"), 1000, func(f *fakeSwitch, c net.Conn) {
 			f.onCommand = func(p *peer, cmd string) bool {
-				if cmd != "api show calls as json" {
+				if cmd != "bgapi hostname" {
 					return false
 				}
-				p.response(`{"row_count": 0}`)
+				p.reply(cmd, "")
 				for _, b := range []byte("Content-Length: 4\nContent-Type: text/event-json\n\n{}{}") {
 					p.write(string(b))
 					time.Sleep(time.Second)

@@ -88,7 +88,12 @@ func queueResult(e *event) string {
 	if e.get("CC-Cause") == "Terminated" {
 		return "answered"
 	}
-	switch e.get("CC-Cancel-Reason") {
+	return canceled(e.get("CC-Cancel-Reason"))
+}
+
+// canceled is how a member left whom no agent took.
+func canceled(reason string) string {
+	switch reason {
 	case "TIMEOUT", "NO_AGENT_TIMEOUT":
 		return "timeout"
 	case "EXIT_WITH_KEY":

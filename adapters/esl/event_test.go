@@ -77,7 +77,7 @@ func TestSnapshots(t *testing.T) {
 		for id, d := range s.Dumps {
 			dumps[id] = []byte(d)
 		}
-		obs, err := newNormalizer(options{}, func(string, int) {}).snapshot(dumps, []byte(s.Calls), 5*call.Second)
+		obs, err := newNormalizer(options{}, func(string, int) {}).snapshot(&snapshot{dumps: dumps, Calls: s.Calls, received: 5 * call.Second})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -103,6 +103,6 @@ func FuzzEvent(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte, json bool) {
 		n := newNormalizer(options{Variables: []string{"x"}}, func(string, int) {})
 		_, _ = n.event(body, json, call.Second)
-		_, _ = n.snapshot(map[string][]byte{"u": body}, nil, call.Second)
+		_, _ = n.snapshot(&snapshot{dumps: map[string][]byte{"u": body}, received: call.Second})
 	})
 }

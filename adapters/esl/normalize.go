@@ -14,6 +14,8 @@ type normalizer struct {
 	opt     options
 	count   func(name string, n int)
 	headers *headerSet
+	watched []string // headers of variables
+	settled bool     // the events that came with the snapshot are through
 	legs    map[string]*legState
 	agents  map[string]*agentState
 
@@ -41,6 +43,7 @@ type legState struct {
 	dialed    bool
 	asked     bool     // put on hold, and the switch has not agreed yet
 	vars      []string // last values of the watched variables
+	row       uint64   // Event-Sequence of its row in the snapshot
 }
 
 const maxLegs = 1 << 20
@@ -55,7 +58,7 @@ func newNormalizer(opt options, count func(name string, n int)) *normalizer {
 		watched = append(watched, "variable_"+v)
 	}
 	return &normalizer{
-		opt: opt, count: count, headers: newHeaderSet(watched...), legs: map[string]*legState{}, agents: map[string]*agentState{},
+		opt: opt, count: count, headers: newHeaderSet(watched...), watched: watched, legs: map[string]*legState{}, agents: map[string]*agentState{},
 	}
 }
 
@@ -140,10 +143,33 @@ func (n *normalizer) see(e *event, typ string) *legState {
 		if typ == "CODEC" || typ == "CALL_UPDATE" { // sent for a new inbound channel before its creation
 			return l
 		}
-		n.create(e, id, l, typ != "CHANNEL_CREATE" && typ != "CHANNEL_ORIGINATE")
+		unseen := typ != "CHANNEL_CREATE" && typ != "CHANNEL_ORIGINATE"
+		n.create(e, id, l, unseen)
+		if unseen && typ != "snapshot" {
+			n.history(e, id, l, saidBy(typ, id))
+		}
 	}
 	n.learn(e, id, l)
 	return l
+}
+
+// saidBy is what an event of type typ says itself of a leg that is first heard of by it.
+func saidBy(typ, id string) touches {
+	switch typ {
+	case "CHANNEL_PROGRESS", "CHANNEL_PROGRESS_MEDIA":
+		return touches{id: 1 << call.LegAlerting}
+	case "CHANNEL_ANSWER":
+		return touches{id: 1 << call.LegConnected}
+	case "CHANNEL_HOLD", "CHANNEL_UNHOLD":
+		return touches{id: 1 << call.LegHeld}
+	}
+	return nil
+}
+
+// past reports whether the event being read lies before the row that a snapshot had of l: what comes and goes is as the
+// row says.
+func (n *normalizer) past(l *legState) bool {
+	return n.settled && n.native.Seq != 0 && n.native.Seq < l.row
 }
 
 // create reports a leg's beginning.
@@ -235,14 +261,14 @@ func (n *normalizer) answer(_ *event, id string, l *legState) {
 }
 
 func (n *normalizer) hold(_ *event, id string, l *legState) {
-	if l != nil {
+	if l != nil && !n.past(l) {
 		l.asked = true
 		n.emit(call.LegHeld, id)
 	}
 }
 
 func (n *normalizer) unhold(_ *event, id string, l *legState) {
-	if l != nil {
+	if l != nil && !n.past(l) {
 		l.asked = false
 		n.emit(call.LegRetrieved, id)
 	}
@@ -258,7 +284,7 @@ func (n *normalizer) pair(e *event, kind call.Kind) {
 		return
 	}
 	for _, leg := range [...]string{a, b} {
-		if l := n.legs[leg]; l != nil && l.created { // a loopback channel is no party
+		if l := n.legs[leg]; l != nil && l.created && !n.past(l) { // a loopback channel is no party
 			n.emit(kind, leg, func(o *call.Observation) { o.Bridge = a + "+" + b })
 		}
 	}

@@ -155,6 +155,10 @@ func (p *peer) reply(cmd, job string) bool {
 	case "api":
 		p.response(p.sw.answer(rest))
 	case "bgapi":
+		if rest == "hostname" && p.sw.answers[rest] == "" { // no mark, unless a test wants one
+			p.write("Content-Type: command/reply\nReply-Text: -ERR no background jobs\n\n")
+			return true
+		}
 		p.write("Content-Type: command/reply\nReply-Text: +OK Job-UUID: " + job + "\nJob-UUID: " + job + "\n\n")
 		p.event(event1("BACKGROUND_JOB", 5, "Job-UUID", job, "_body", p.sw.answer(rest)))
 	default:

@@ -22,7 +22,11 @@ type snapshot struct {
 	Dumps    map[string]string `json:"uuid_dump"`
 
 	dumps    map[string][]byte
-	received call.Time
+	gone     []string  // channels that were listed and could not be asked for any more
+	received call.Time // when the last answer came
+	at       call.Time // the same by the switch's clock; 0 when that is not known
+	marked   bool      // an event of our own has come since: what happened before the snapshot is through
+	touched  touches
 }
 
 // errNoSnapshot is returned by takeSnapshot when the switch cannot list its channels.
@@ -49,6 +53,11 @@ func takeSnapshot(ctx context.Context, c *conn) (*snapshot, error) {
 		return nil, err
 	}
 	s := &snapshot{Channels: string(channels.body), Calls: string(calls.body), dumps: dumps, received: calls.received}
+	for _, id := range uuids {
+		if dumps[id] == nil {
+			s.gone = append(s.gone, id)
+		}
+	}
 	return s, nil
 }
 

@@ -270,7 +270,7 @@ func (p *loop) observe(l *link, o call.Observation) {
 	}
 	p.emit(l, events)
 	if o.Kind == call.SnapshotEnd {
-		p.reconciled(l, o.Received)
+		p.reconciled(l, &o)
 	}
 }
 

@@ -156,13 +156,14 @@ func (p *loop) down(l *link, m *message) {
 	p.source(l, call.SourceDown, m.at, &call.Source{Reason: m.text})
 }
 
-func (p *loop) reconciled(l *link, at call.Time) {
+// reconciled says what the snapshot that o ends has brought, and how it was put in order with the events.
+func (p *loop) reconciled(l *link, o *call.Observation) {
 	s := l.state.snapshot
 	if s == nil {
 		s = &snapshot{}
 	}
 	l.state.snapshot = nil
-	p.source(l, call.SourceReconciled, at, &call.Source{Calls: len(s.calls), Synthetic: s.synthetic})
+	p.source(l, call.SourceReconciled, o.Received, &call.Source{Calls: len(s.calls), Synthetic: s.synthetic, Mark: o.Value})
 }
 
 func (p *loop) clock(l *link, m *message) {

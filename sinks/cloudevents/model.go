@@ -245,6 +245,7 @@ func (b *buf) source(s *call.Source) {
 	b.optFloat("step_ms", s.StepMS)
 	b.optInt("calls", int64(s.Calls))
 	b.optInt("synthetic", int64(s.Synthetic))
+	b.optStr("mark", s.Mark)
 	b.close('}')
 }
 
