@@ -120,6 +120,8 @@ func TestValidate(t *testing.T) {
 		{func(c *Config) { c.Brokers = []string{"kafka:99999"} }, "brokers[0]: "},
 		{func(c *Config) { c.Acks = "one" }, "acks: \"one\" is not allowed: an event leaves the journal"},
 		{func(c *Config) { c.Encoding = "avro" }, "encoding: "},
+		{func(c *Config) { c.Client = "sarama" }, "client: \"sarama\" is unknown: use kafka-go or franz-go"},
+		{func(c *Config) { c.Client = "franz-go"; c.TransactionalID = "a" }, "client: franz-go cannot take turns"},
 		{func(c *Config) { c.Compression = "lzma" }, "compression: "},
 		{func(c *Config) { c.TopicPrefix = "a b" }, "topic_prefix: "},
 		{func(c *Config) { c.Partitions = 0 }, "partitions: "},

@@ -39,6 +39,8 @@ type Config struct {
 	// nothing before Fence, and nothing after another sink with the same one has been fenced in; see Sink.Fence.
 	TransactionalID string   `yaml:"-"`
 	FenceTopics     []string `yaml:"-"` // topics besides the sink's own that Fence closes to an earlier writer
+
+	wrap func(net.Conn) net.Conn // for tests: what becomes of each connection
 }
 
 // TLS of the connections to brokers. Files are read at each connection, so renewed certificates are picked up.

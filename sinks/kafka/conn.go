@@ -49,6 +49,9 @@ func dial(ctx context.Context, c *Config, addr string) (*conn, error) {
 
 func (c *Config) connect(ctx context.Context, addr string) (net.Conn, error) {
 	nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+	if err == nil && c.wrap != nil {
+		nc = c.wrap(nc)
+	}
 	if err != nil || !c.TLS.Enabled {
 		return nc, err
 	}

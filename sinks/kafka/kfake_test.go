@@ -26,6 +26,7 @@ type fake struct {
 	*kfake.Cluster
 	cutAnswer atomic.Int32 // this many answers are replaced by a hang-up
 	login     []kgo.Opt    // of the client that reads back
+	mends     []func()     // of faults that a test left
 	client    string       // of config; empty: kafka-go
 }
 
