@@ -68,6 +68,9 @@ type Instance struct {
 	ID      string   // Asterisk asterisk_id, FreeSWITCH Core-UUID
 	Version string   // as the switch states it
 	Missing []string // what this link cannot see, in words ("queue and agent events: no AMI configured")
+	// Shared says that another reader of the switch gets the same frames with the same Frame.ID, all that observe
+	// something but for a snapshot's: a standby can take over without a gap.
+	Shared bool
 }
 
 // ClockSample is one request and answer about the switch's clock.

@@ -139,7 +139,7 @@ func (s *session) introduce(ctx context.Context) error {
 	defer s.sight.mu.Unlock()
 	s.sight.told = true
 	defer close(s.up)
-	return s.out.Up(core.Instance{Kind: "asterisk", ID: info.EntityID, Version: info.Version, Missing: s.sight.list()})
+	return s.out.Up(core.Instance{Kind: "asterisk", ID: info.EntityID, Version: info.Version, Missing: s.sight.list(), Shared: true})
 }
 
 // loop handles frames in the order of their arrival until ctx ends.

@@ -144,7 +144,7 @@ func (s *session) run(ctx context.Context) error {
 func (s *session) start(ctx context.Context) (*snapshot, core.Instance, error) {
 	ctx, cancel := context.WithTimeout(ctx, startupTimeout)
 	defer cancel()
-	inst := core.Instance{Kind: Kind}
+	inst := core.Instance{Kind: Kind, Shared: true}
 	if sent, answered, at, err := clockTime(ctx, s.c); err == nil {
 		s.first = &core.ClockSample{Sent: sent, Answered: answered, Switch: at}
 	}

@@ -124,6 +124,7 @@ func PackInstance(p *call.Pack, i *core.Instance) {
 	p.Word(&i.ID)
 	p.Word(&i.Version)
 	call.PackList(p, &i.Missing, (*call.Pack).Word)
+	p.Bool(&i.Shared)
 }
 
 // PackClockSample packs s as a part of something greater.

@@ -218,7 +218,7 @@ func (p *loop) takeLinks(f *follower) {
 		news := message{link: l, at: now - p.ahead}
 		switch {
 		case l.own != nil && l.state.up && l.own.ID == l.state.ref.Instance && f.alive.Sub(l.ownSince) > overlap:
-			if !l.named { // its frames cannot be told apart
+			if !l.own.Shared {
 				news.kind, news.text = msgGap, from
 				p.handle(&news)
 			}

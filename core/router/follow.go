@@ -242,7 +242,6 @@ func (p *loop) followTurn(f *follower, e *entry) {
 	for i := range in.msgs {
 		m := &in.msgs[i]
 		if m.kind == msgFrame && m.id != 0 {
-			m.link.named = true
 			f.held.told(m, m.now)
 		}
 		if m.kind == msgUp {
@@ -324,7 +323,6 @@ func (p *loop) hold(m *message) {
 	switch m.kind {
 	case msgFrame:
 		if m.id != 0 {
-			l.named = true
 			p.r.follower.held.hold(m)
 		}
 	case msgUp:

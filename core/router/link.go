@@ -45,7 +45,6 @@ type link struct {
 	// Of the core loop, in a cluster.
 	own      *core.Instance // this node's own session, nil while there is none
 	ownSince time.Time
-	named    bool // its frames have ids
 }
 
 func newLink(r *Router, l Link, index uint16) *link {
