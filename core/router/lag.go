@@ -119,6 +119,9 @@ func (w *writer) push(hard context.Context, items []core.Item) (lost int) {
 // settled moves the cursor when everything that the sink was given is delivered.
 func (w *writer) settled() {
 	g := w.lag
+	if g == nil {
+		return
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.behind && w.q.len() == 0 {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -29,7 +30,7 @@ const (
 	aliveEvery    = 300 * time.Millisecond
 	leasePause    = 5 * time.Millisecond
 	statePiece    = 512 << 10 // bytes of a checkpoint in one entry
-	stateItems    = 50_000    // a checkpoint waits until no more items than this are on their way
+	stateItems    = 50_000    // a checkpoint waits while more items than this are on their way
 	replicaTurns  = 4096
 	replicaBytes  = 64 << 20
 	cursorCluster = "cluster.log" // no sink has a name like this
@@ -113,7 +114,7 @@ type replicator struct {
 	sent    time.Time
 	window  []replica // turns in the log of which not all is delivered, as far as that is known; without data
 	items   int       // in window
-	pending []byte    // a checkpoint that waits until window is small
+	pending []byte    // the checkpoint of the latest turn
 }
 
 func newReplicator(r *Router, c *Cluster, gen uint64) (*replicator, error) {
@@ -157,7 +158,6 @@ func (x *replicator) run(ctx context.Context) {
 			x.finished.Store(ok)
 			return
 		}
-		x.checkpoint(ctx)
 		select {
 		case <-x.q.readable:
 		case <-alive.C:
@@ -169,19 +169,38 @@ func (x *replicator) run(ctx context.Context) {
 	}
 }
 
-// publish appends the inputs of batch to the log and then gives the sinks what was made of them.
+// publish appends the inputs of batch to the log and then gives the sinks what was made of them. A checkpoint stands
+// directly behind its turn.
 func (x *replicator) publish(ctx context.Context, batch []replica) {
-	entries := make([]entry, len(batch))
-	for i := range batch {
-		entries[i] = entry{kind: entryTurn, turn: batch[i].turn, data: batch[i].data}
+	for len(batch) > 0 {
+		n := slices.IndexFunc(batch, func(t replica) bool { return t.state != nil }) + 1
+		if n == 0 {
+			n = len(batch)
+		}
+		if !x.publishTogether(ctx, batch[:n]) {
+			return
+		}
+		x.checkpoint(ctx)
+		batch = batch[n:]
 	}
-	if _, ok := x.append(ctx, entries); !ok {
-		return
+}
+
+func (x *replicator) publishTogether(ctx context.Context, batch []replica) bool {
+	if _, ok := x.append(ctx, turnEntries(batch)); !ok {
+		return false
 	}
 	for i := range batch {
 		x.passOn(&batch[i], func(w *writer) { w.feed(batch[i].items, batch[i].seq) })
 	}
-	x.checkpoint(ctx)
+	return true
+}
+
+func turnEntries(batch []replica) []entry {
+	entries := make([]entry, len(batch))
+	for i := range batch {
+		entries[i] = entry{kind: entryTurn, turn: batch[i].turn, data: batch[i].data}
+	}
+	return entries
 }
 
 // passOn lets every sink have a turn that is in the log.
@@ -253,22 +272,23 @@ func (x *replicator) delivered() uint64 {
 	return x.window[0].turn - 1
 }
 
-// checkpoint writes a checkpoint that waits, with the items that are on their way, for who joins has not made them.
+// checkpoint writes the checkpoint of the turn that was published last, if it has one, with the items that are on their
+// way, for who joins has not made them. When there are too many of these, it is asked for anew later.
 func (x *replicator) checkpoint(ctx context.Context) {
 	if x.pending == nil {
 		return
 	}
-	x.delivered()
-	if x.items > stateItems {
-		return
-	}
 	state := savedTurns{state: x.pending, gen: x.gen}
 	x.pending = nil
+	x.delivered()
+	if x.items > stateItems {
+		x.r.keeper.wantState.Store(true)
+		return
+	}
 	for _, t := range x.window {
 		state.turns = append(state.turns, unsure{t.turn, t.items})
 	}
-	entries := pieces(state.bytes())
-	if first, ok := x.append(ctx, entries); ok {
+	if first, ok := x.append(ctx, pieces(state.bytes())); ok {
 		x.state = first
 	}
 }
@@ -309,11 +329,7 @@ func (x *replicator) catchUp(ctx context.Context) {
 
 // publishRead appends turns that were read from the journal. The sinks read from there what was made of them.
 func (x *replicator) publishRead(ctx context.Context, batch []replica) {
-	entries := make([]entry, len(batch))
-	for i := range batch {
-		entries[i] = entry{kind: entryTurn, turn: batch[i].turn, data: batch[i].data}
-	}
-	if _, ok := x.append(ctx, entries); !ok {
+	if _, ok := x.append(ctx, turnEntries(batch)); !ok {
 		return
 	}
 	for i := range batch {

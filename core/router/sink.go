@@ -186,6 +186,7 @@ func (w *writer) run(hard context.Context) {
 		case !open:
 			return
 		default:
+			w.settled()
 			select {
 			case <-w.q.readable:
 			case <-hard.Done():
@@ -203,7 +204,6 @@ func (w *writer) delivered(batch []core.Item) {
 	if seq := batch[len(batch)-1].Seq; seq > 1 {
 		w.lag.cursor.Advance(seq - 1)
 	}
-	w.settled()
 }
 
 // deliver writes batch, and what failed of it again until it is accepted, before anything later is offered. It
