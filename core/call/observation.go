@@ -78,6 +78,15 @@ const (
 // NeverBridged is SnapshotLeg's Reason for a leg that has never talked to another.
 const NeverBridged = "never bridged"
 
+// OfSnapshot reports whether k is a part of a switch's answer to what there is, rather than of what happens.
+func (k Kind) OfSnapshot() bool {
+	switch k {
+	case SnapshotLeg, SnapshotEnd, SnapshotKept, QueueSnapshotEnd:
+		return true
+	}
+	return false
+}
+
 // Observation is one thing an adapter saw. Adapters decide nothing about calls; they say what happened to which leg,
 // when by the switch's clock, and what native event said so.
 type Observation struct {
@@ -118,4 +127,17 @@ type Observation struct {
 	SIP        int
 	Media      *Media
 	Quality    *Quality
+}
+
+// Key names the native event, and what was seen in it of which leg, alike for every reader of the switch; 0 when it has no
+// identity of its own. Two observations of one frame may share it.
+func (o *Observation) Key() uint64 {
+	if o.Native.ID == "" && o.Native.Seq == 0 {
+		return 0
+	}
+	direction := ""
+	if o.Media != nil {
+		direction = o.Media.Direction
+	}
+	return digest64(o.Kind, o.Native.Seq, o.Native.ID, o.Leg, o.Value, o.Reason, direction)
 }

@@ -259,14 +259,10 @@ func (k Kind) once() bool {
 
 // repeated notes o's native event and reports whether it had been applied to this call before.
 func (c *tracked) repeated(o *Observation) bool {
-	if o.Native.ID == "" && o.Native.Seq == 0 {
+	d := o.Key()
+	if d == 0 {
 		return false
 	}
-	direction := ""
-	if o.Media != nil {
-		direction = o.Media.Direction
-	}
-	d := digest64(o.Kind, o.Native.Seq, o.Native.ID, o.Leg, o.Value, o.Reason, direction)
 	for _, r := range c.recent {
 		if r == d {
 			return true

@@ -119,7 +119,7 @@ func (p *loop) takeOver(gen uint64) error {
 	if err != nil {
 		return err
 	}
-	x.state, x.turn = f.state, f.last.turn
+	x.state, x.turn, x.first, x.floor = f.state, f.last.turn, p.nth+1, f.last.delivered
 	items, err := p.prepare(x)
 	if err != nil {
 		return fmt.Errorf("taking over: %w", err)
@@ -217,7 +217,7 @@ func (p *loop) takeLinks(f *follower) {
 	for _, l := range p.r.links {
 		news := message{link: l, at: now - p.ahead}
 		switch {
-		case l.own != nil && l.state.up && l.own.ID == l.state.ref.Instance && f.alive.Sub(l.ownSince) > overlap:
+		case l.own != nil && l.state.up && l.own.ID == l.state.ref.Instance && !l.ownSince.IsZero() && f.alive.Sub(l.ownSince) > overlap:
 			if !l.own.Shared {
 				news.kind, news.text = msgGap, from
 				p.handle(&news)

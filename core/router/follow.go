@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -241,8 +242,8 @@ func (p *loop) followTurn(f *follower, e *entry) {
 	}
 	for i := range in.msgs {
 		m := &in.msgs[i]
-		if m.kind == msgFrame && m.id != 0 {
-			f.held.told(m, m.now)
+		if m.kind == msgFrame {
+			f.held.told(m, f.heard)
 		}
 		if m.kind == msgUp {
 			f.held.before(m.link, m.at)
@@ -322,11 +323,9 @@ func (p *loop) hold(m *message) {
 	l := m.link
 	switch m.kind {
 	case msgFrame:
-		if m.id != 0 {
-			p.r.follower.held.hold(m)
-		}
+		p.holdFrame(l, m)
 	case msgUp:
-		l.own, l.ownSince = m.inst, time.Now()
+		l.own, l.ownSince = m.inst, time.Time{}
 		l.tel.Up.Store(true)
 		l.stats.came(m.inst, m.at)
 		p.r.log.Info("link up, standing by", "link", l.id, "version", m.inst.Version)
@@ -337,6 +336,18 @@ func (p *loop) hold(m *message) {
 	}
 }
 
+// holdFrame holds what a frame shows once the session's snapshot is over.
+func (p *loop) holdFrame(l *link, m *message) {
+	now := time.Now()
+	if l.ownSince.IsZero() {
+		if slices.ContainsFunc(m.obs, func(o call.Observation) bool { return o.Kind == call.SnapshotEnd }) {
+			l.ownSince = now
+		}
+		return
+	}
+	p.r.follower.held.hold(m, now)
+}
+
 // doubt looks whether the owner hangs: the log is read to its end, and what came here long ago is not in it, or not even
 // a sign of life.
 func (p *loop) doubt() {
@@ -344,10 +355,10 @@ func (p *loop) doubt() {
 	if f.last.node == "" || now.Sub(time.Unix(0, f.live.Load())) > staleRead || now.Sub(f.doubted) < doubtEvery {
 		return
 	}
-	switch old := f.held.oldest(); {
-	case old != nil && now.Sub(old.since) > f.c.HungAfter:
+	switch old := f.held.overdue(now, f.c.HungAfter); {
+	case old != nil:
 		f.doubted = now
-		f.c.Hung(fmt.Sprintf("an event of link %s came here %s ago and is not in the log", old.link.id, now.Sub(old.since).Round(time.Millisecond)))
+		f.c.Hung(fmt.Sprintf("an event of link %s came here %s ago and is not in the log", old.frame.link.id, now.Sub(old.since).Round(time.Millisecond)))
 	case now.Sub(f.heard) > f.c.HungAfter+time.Second:
 		f.doubted = now
 		f.c.Hung(fmt.Sprintf("no sign of life of node %s for %s", f.last.node, now.Sub(f.heard).Round(time.Millisecond)))

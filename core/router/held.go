@@ -7,105 +7,121 @@ import (
 )
 
 const (
-	heldBytes = 256 << 20         // of frames that a standby holds
-	seenMax   = 1 << 20           // frames of the owner that a standby remembers until it has read its own copies
-	seenFor   = 300 * call.Second // likewise
+	heldMax = 500_000         // observations that a standby holds
+	seenMax = 1 << 20         // observations of the owner that a standby remembers until it has made its own
+	seenFor = 5 * time.Minute // likewise
 )
 
-// frameKey names a frame of one link alike on all nodes.
-type frameKey struct {
+// seenKey names an observation of one link alike on all nodes: what a frame shows is the same everywhere, but an adapter
+// may tell of it with another frame, or later.
+type seenKey struct {
 	link *link
-	id   uint64
+	key  uint64
 }
 
-// heldFrame is one that this node has read and the owner has not told of.
-type heldFrame struct {
-	message
-	since time.Time // when it was held, by the monotonic clock
+// heldObservation is one that this node has made and the owner has not told of.
+type heldObservation struct {
+	frame message // whose only observation it is
+	since time.Time
 	gone  bool
 }
 
-// held is what a standby has read of its links and has not yet seen among the owner's inputs, in the order it came.
+// held is what a standby has observed on its links and has not yet seen among the owner's inputs, in the order it came.
 type held struct {
-	frames  []*heldFrame // the first not gone
-	byKey   map[frameKey][]*heldFrame
-	bytes   int
+	all     []*heldObservation // the first not gone
+	byKey   map[seenKey][]*heldObservation
+	n       int
 	dropped map[*link]*drop // for want of room
 
-	seen  map[frameKey]int // copies that the owner told of and that are still to come
-	order []seenFrame      // oldest first
+	seen  map[seenKey]int // that the owner told of and that are still to come here
+	order []seenAt        // oldest first
 }
 
-type seenFrame struct {
-	key frameKey
-	at  call.Time
+type seenAt struct {
+	key seenKey
+	at  time.Time
 }
 
 func newHeld() *held {
-	return &held{byKey: map[frameKey][]*heldFrame{}, dropped: map[*link]*drop{}, seen: map[frameKey]int{}}
+	return &held{byKey: map[seenKey][]*heldObservation{}, dropped: map[*link]*drop{}, seen: map[seenKey]int{}}
 }
 
-// hold keeps a frame of this node's own, unless the owner has told of it already.
-func (h *held) hold(m *message) {
-	k := frameKey{m.link, m.id}
-	if h.seen[k] > 0 {
-		h.forget(k)
-		return
-	}
-	f := &heldFrame{message: *m, since: time.Now()}
-	h.frames = append(h.frames, f)
-	h.byKey[k] = append(h.byKey[k], f)
-	h.bytes += m.size()
-	for h.bytes > heldBytes {
-		h.drop()
+// hold keeps what a frame of this node's own shows, but for what the owner has told of already, and for what only this
+// node's snapshot says.
+func (h *held) hold(m *message, now time.Time) {
+	for _, o := range m.obs {
+		k := seenKey{m.link, o.Key()}
+		switch {
+		case k.key == 0 || o.Synthetic || o.Kind.OfSnapshot():
+			continue
+		case h.seen[k] > 0:
+			h.forget(k)
+			continue
+		}
+		if o.Received == 0 {
+			o.Received = m.at
+		}
+		x := &heldObservation{frame: *m, since: now}
+		x.frame.raw, x.frame.obs = nil, []call.Observation{o}
+		h.all = append(h.all, x)
+		h.byKey[k] = append(h.byKey[k], x)
+		if h.n++; h.n > heldMax {
+			h.drop()
+		}
 	}
 }
 
-func (h *held) forget(k frameKey) {
+func (h *held) forget(k seenKey) {
 	if h.seen[k]--; h.seen[k] <= 0 {
 		delete(h.seen, k)
 	}
 }
 
-// drop gives up the oldest frame.
+// drop gives up the oldest.
 func (h *held) drop() {
-	f := h.frames[0]
-	d := h.dropped[f.link]
+	m := &h.all[0].frame
+	d := h.dropped[m.link]
 	if d == nil {
-		d = &drop{from: f.at}
-		h.dropped[f.link] = d
+		d = &drop{from: m.at}
+		h.dropped[m.link] = d
 	}
 	d.n++
-	d.to = f.at
-	h.remove(f)
+	d.to = m.at
+	h.remove(h.all[0])
 }
 
-// remove takes f out, and what is gone at the front with it.
-func (h *held) remove(f *heldFrame) {
-	k := frameKey{f.link, f.id}
-	f.gone = true
-	h.bytes -= f.size()
+// remove takes x, the first of its key, out, and what is gone at the front with it.
+func (h *held) remove(x *heldObservation) {
+	k := seenKey{x.frame.link, x.frame.obs[0].Key()}
+	x.gone = true
+	h.n--
 	if same := h.byKey[k]; len(same) > 1 {
 		h.byKey[k] = same[1:]
 	} else {
 		delete(h.byKey, k)
 	}
-	for len(h.frames) > 0 && h.frames[0].gone {
-		h.frames[0] = nil
-		h.frames = h.frames[1:]
+	for len(h.all) > 0 && h.all[0].gone {
+		h.all[0] = nil
+		h.all = h.all[1:]
 	}
 }
 
-// told notes that the owner has taken a frame.
-func (h *held) told(m *message, now call.Time) {
-	k := frameKey{m.link, m.id}
-	if same := h.byKey[k]; len(same) > 0 {
-		h.remove(same[0])
-		return
+// told notes what the owner has taken.
+func (h *held) told(m *message, now time.Time) {
+	for i := range m.obs {
+		k := seenKey{m.link, m.obs[i].Key()}
+		if k.key == 0 {
+			continue
+		}
+		m.link.told = now
+		if same := h.byKey[k]; len(same) > 0 {
+			h.remove(same[0])
+			continue
+		}
+		h.seen[k]++
+		h.order = append(h.order, seenAt{k, now})
 	}
-	h.seen[k]++
-	h.order = append(h.order, seenFrame{k, now})
-	for len(h.order) > 0 && (len(h.order) > seenMax || now-h.order[0].at > seenFor) {
+	for len(h.order) > 0 && (len(h.order) > seenMax || now.Sub(h.order[0].at) > seenFor) {
 		if h.seen[h.order[0].key] > 0 {
 			h.forget(h.order[0].key)
 		}
@@ -113,20 +129,28 @@ func (h *held) told(m *message, now call.Time) {
 	}
 }
 
-// before gives up what was read of l up to a moment: the owner's snapshot says what came of it.
+// before gives up what was received on l up to a moment: the owner's snapshot says what came of it.
 func (h *held) before(l *link, at call.Time) {
-	for _, f := range append([]*heldFrame(nil), h.frames...) {
-		if !f.gone && f.link == l && f.at <= at {
-			h.remove(f)
+	for _, x := range append([]*heldObservation(nil), h.all...) {
+		if !x.gone && x.frame.link == l && x.frame.at <= at {
+			h.remove(x)
 		}
 	}
 }
 
-// oldest is the first frame of a link that the owner listens to, nil when there is none.
-func (h *held) oldest() *heldFrame {
-	for _, f := range h.frames {
-		if !f.gone && f.link.state.up {
-			return f
+// overdue returns the oldest that the owner, who listens to its link, has not told of for as long as after. Where the
+// owner has told of later ones meanwhile, it has made nothing of this one, and so does this node.
+func (h *held) overdue(now time.Time, after time.Duration) *heldObservation {
+	for _, x := range append([]*heldObservation(nil), h.all...) {
+		l := x.frame.link
+		switch {
+		case now.Sub(x.since) <= after:
+			return nil
+		case x.gone || !l.state.up:
+		case l.told.Sub(x.since) > after/2:
+			h.remove(x)
+		default:
+			return x
 		}
 	}
 	return nil
@@ -134,9 +158,9 @@ func (h *held) oldest() *heldFrame {
 
 // take gives all that is held, in order, and begins anew.
 func (h *held) take() (msgs []message) {
-	for _, f := range h.frames {
-		if !f.gone {
-			msgs = append(msgs, f.message)
+	for _, x := range h.all {
+		if !x.gone {
+			msgs = append(msgs, x.frame)
 		}
 	}
 	seen, order := h.seen, h.order

@@ -257,7 +257,7 @@ func TestTheRestIsDeliveredByTheNextStart(t *testing.T) {
 	j, found := openJournal(t, dir, journal.Options{})
 	never := &memory{write: func(context.Context, []core.Item) error { return errors.New("away") }}
 	o := kept(j, found)
-	o.DrainTimeout = 100 * time.Millisecond
+	o.DrainTimeout = time.Second
 	o.Links, o.Sinks = pbx(sends(t, nil, talk(0, "a")...)), []NamedSink{{Name: "m", Sink: never}}
 	r, stop := start(t, o)
 	eventually(t, "the end", func() bool { return r.Status().ActiveCalls == 0 && r.Status().Links[0].Received == 7 })

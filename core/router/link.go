@@ -44,7 +44,8 @@ type link struct {
 
 	// Of the core loop, in a cluster.
 	own      *core.Instance // this node's own session, nil while there is none
-	ownSince time.Time
+	ownSince time.Time      // when its snapshot was over
+	told     time.Time      // when the owner last told of an observation
 }
 
 func newLink(r *Router, l Link, index uint16) *link {

@@ -108,6 +108,9 @@ type replicator struct {
 	finished atomic.Bool  // the last word is in the log
 	next     atomic.Int64 // offset behind the latest entry of this stint
 
+	first uint64 // turn of the stint: it holds what of those before may not have been delivered
+	floor uint64 // the turn up to which all was delivered before it
+
 	// Of run.
 	turn    uint64 // the latest in the log
 	state   int64  // offset of the latest checkpoint
@@ -266,10 +269,14 @@ func (x *replicator) delivered() uint64 {
 		x.items -= len(x.window[0].items)
 		x.window = x.window[1:]
 	}
-	if len(x.window) == 0 {
-		return x.turn
+	turn := x.turn
+	if len(x.window) > 0 {
+		turn = x.window[0].turn - 1
 	}
-	return x.window[0].turn - 1
+	if turn < x.first {
+		return x.floor
+	}
+	return turn
 }
 
 // checkpoint writes the checkpoint of the turn that was published last, if it has one, with the items that are on their
