@@ -318,34 +318,38 @@ func (p *loop) adopt(f *follower, raw []byte) error {
 	return nil
 }
 
-// hold takes a message of this node's own links while another node owns them.
+// watch notes what this node's own session of a link is, whoever owns the link.
+func (p *loop) watch(m *message) {
+	l := m.link
+	switch m.kind {
+	case msgUp:
+		l.own, l.ownSince = m.inst, time.Time{}
+	case msgDown:
+		l.own = nil
+	case msgFrame:
+		if l.ownSince.IsZero() && slices.ContainsFunc(m.obs, func(o call.Observation) bool { return o.Kind == call.SnapshotEnd }) {
+			l.ownSince = time.Now()
+		}
+	}
+}
+
+// hold takes a message of this node's own links while another node owns them: what a frame shows is held once the
+// session's snapshot is over.
 func (p *loop) hold(m *message) {
 	l := m.link
 	switch m.kind {
 	case msgFrame:
-		p.holdFrame(l, m)
+		if !l.ownSince.IsZero() {
+			p.r.follower.held.hold(m, time.Now())
+		}
 	case msgUp:
-		l.own, l.ownSince = m.inst, time.Time{}
 		l.tel.Up.Store(true)
 		l.stats.came(m.inst, m.at)
 		p.r.log.Info("link up, standing by", "link", l.id, "version", m.inst.Version)
 	case msgDown:
-		l.own = nil
 		l.tel.Up.Store(false)
 		l.stats.failed(m.text, m.at)
 	}
-}
-
-// holdFrame holds what a frame shows once the session's snapshot is over.
-func (p *loop) holdFrame(l *link, m *message) {
-	now := time.Now()
-	if l.ownSince.IsZero() {
-		if slices.ContainsFunc(m.obs, func(o call.Observation) bool { return o.Kind == call.SnapshotEnd }) {
-			l.ownSince = now
-		}
-		return
-	}
-	p.r.follower.held.hold(m, now)
 }
 
 // doubt looks whether the owner hangs: the log is read to its end, and what came here long ago is not in it, or not even

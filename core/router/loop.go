@@ -180,6 +180,9 @@ func (p *loop) turn(hard context.Context) (open bool) {
 			p.unprocessed.Add(int64(len(p.batch) - i))
 			return false
 		}
+		if p.r.follower != nil {
+			p.watch(&p.batch[i])
+		}
 		if p.standby {
 			p.hold(&p.batch[i])
 		} else {
