@@ -10,6 +10,8 @@ const (
 	heldMax = 500_000         // observations that a standby holds
 	seenMax = 1 << 20         // observations of the owner that a standby remembers until it has made its own
 	seenFor = 5 * time.Minute // likewise
+
+	passedBy = time.Second // two readers of a switch are not further apart in the order of what they read
 )
 
 // seenKey names an observation of one link alike on all nodes: what a frame shows is the same everywhere, but an adapter
@@ -113,8 +115,10 @@ func (h *held) told(m *message, now time.Time) {
 		if k.key == 0 {
 			continue
 		}
-		m.link.told = now
 		if same := h.byKey[k]; len(same) > 0 {
+			if since := same[0].since; since.After(m.link.told) {
+				m.link.told = since
+			}
 			h.remove(same[0])
 			continue
 		}
@@ -139,7 +143,7 @@ func (h *held) before(l *link, at call.Time) {
 }
 
 // overdue returns the oldest that the owner, who listens to its link, has not told of for as long as after. Where the
-// owner has told of later ones meanwhile, it has made nothing of this one, and so does this node.
+// owner has told of what came here clearly later, it has made nothing of this one, and so does this node.
 func (h *held) overdue(now time.Time, after time.Duration) *heldObservation {
 	for _, x := range append([]*heldObservation(nil), h.all...) {
 		l := x.frame.link
@@ -147,7 +151,7 @@ func (h *held) overdue(now time.Time, after time.Duration) *heldObservation {
 		case now.Sub(x.since) <= after:
 			return nil
 		case x.gone || !l.state.up:
-		case l.told.Sub(x.since) > after/2:
+		case l.told.Sub(x.since) > passedBy:
 			h.remove(x)
 		default:
 			return x
