@@ -155,7 +155,7 @@ func (s *session) loop(ctx context.Context) error {
 				return err
 			}
 		case <-tick.C:
-			if err := s.flush(0); err != nil {
+			if err := s.flush(call.At(time.Now())); err != nil {
 				return err
 			}
 		}
@@ -175,7 +175,7 @@ func (s *session) handleQueued(ctx context.Context, tick <-chan time.Time) error
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-tick:
-			if err := s.flush(0); err != nil {
+			if err := s.flush(call.At(time.Now())); err != nil {
 				return err
 			}
 		default:
@@ -201,10 +201,12 @@ func (s *session) handle(in inbound) error {
 	return s.out.Frame(f)
 }
 
-// flush hands over what the normalizer would no longer wait for ahead from now.
-func (s *session) flush(ahead call.Time) error {
-	now := call.At(time.Now())
-	observed := s.norm.flush(now + ahead)
+// flush hands over what the normalizer no longer waits for.
+func (s *session) flush(now call.Time) error { return s.release(now, now) }
+
+// release hands over, now, what the normalizer would no longer wait for at due.
+func (s *session) release(due, now call.Time) error {
+	observed := s.norm.flush(due)
 	if len(observed) == 0 {
 		return nil
 	}
@@ -223,7 +225,8 @@ func (s *session) drain() {
 			return
 		}
 	}
-	_ = s.flush(call.Second) // nothing more will come to wait for; the router may be gone
+	now := call.At(time.Now())
+	_ = s.release(now+call.Second, now) // nothing more will come to wait for; the router may be gone
 }
 
 // countLeft counts what was read and can no longer be handed over.
