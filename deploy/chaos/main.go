@@ -132,8 +132,8 @@ func (s *settings) more(n *node) string {
 	if s.nodes > 1 {
 		fmt.Fprintf(&b, "cluster:\n  node: %s\n  listen: %s\n  lease: %v\n  heartbeat: %v\n  hung_after: %v\n  session: 3s\n  peers:\n", n.name, n.peer,
 			s.lease, s.lease/5, 2*s.lease)
-		for _, name := range slices.Sorted(maps.Keys(n.peers)) {
-			fmt.Fprintf(&b, "    - {id: %s, address: %q}\n", name, n.peers[name].addr())
+		for _, name := range slices.Sorted(maps.Keys(n.ways)) {
+			fmt.Fprintf(&b, "    - {id: %s, address: %q}\n", name, n.ways[name])
 		}
 	}
 	return b.String()

@@ -25,9 +25,10 @@ type node struct {
 	brokers []string
 	prefix  string            // of its topics
 	peer    string            // host:port that the others reach it at, without a proxy
+	ways    map[string]string // where it reaches the others, by name
 	peers   map[string]*proxy // to the others, by name
 
-	life    sync.Mutex // held while it is ended and started again
+	life sync.Mutex // held while it is ended and started again
 
 	mu      sync.Mutex
 	cmd     *exec.Cmd
@@ -41,7 +42,7 @@ type node struct {
 
 // newNode makes a node and its proxies to the switches; start starts it.
 func newNode(name, dir, binary string, s *switches, brokers []string, prefix string) (*node, error) {
-	n := &node{name: name, dir: filepath.Join(dir, name), binary: binary, links: map[string][]*proxy{}, peers: map[string]*proxy{}, brokers: brokers, prefix: prefix}
+	n := &node{name: name, dir: filepath.Join(dir, name), binary: binary, links: map[string][]*proxy{}, peers: map[string]*proxy{}, ways: map[string]string{}, brokers: brokers, prefix: prefix}
 	if err := os.MkdirAll(n.dir, 0o700); err != nil {
 		return nil, err
 	}

@@ -22,6 +22,8 @@ type run struct {
 	s   *settings
 	dir string
 
+	straight bool // no proxies between the nodes: a dead one's port refuses, as in life
+
 	sw      *switches
 	witness *witness
 	kafka   brokers
@@ -179,11 +181,15 @@ func (r *run) introduce() error {
 			if other == n {
 				continue
 			}
+			n.ways[other.name] = other.peer
+			if r.straight {
+				continue
+			}
 			p, err := newProxy(n.name+" to "+other.name, other.peer)
 			if err != nil {
 				return err
 			}
-			n.peers[other.name] = p
+			n.peers[other.name], n.ways[other.name] = p, p.addr()
 		}
 	}
 	if len(r.nodes) > 1 {

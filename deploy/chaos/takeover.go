@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -39,7 +41,7 @@ type takeovers struct {
 func measure(ctx context.Context, s *settings, n int, out io.Writer) (int, error) {
 	p := &plan{seed: s.seed, nodes: []string{"n1", "n2"}}
 	res := &result{plan: p, dir: s.keep + "/takeovers", faults: map[string]int{}}
-	r := &run{plan: p, s: s, dir: res.dir, nodes: map[string]*node{}, done: map[string]int{}, began: time.Now(), started: time.Now()}
+	r := &run{plan: p, s: s, dir: res.dir, nodes: map[string]*node{}, done: map[string]int{}, began: time.Now(), started: time.Now(), straight: true}
 	t := &takeovers{run: r, perSecond: s.load, past: map[string]bool{}}
 	defer r.close()
 	if err := fresh(r.dir); err != nil {
@@ -70,7 +72,11 @@ func measure(ctx context.Context, s *settings, n int, out io.Writer) (int, error
 	res.report, res.diary = rep, r.diary
 	t.print(out, rep)
 	if res.failed() {
-		fmt.Fprint(out, res.tell(s))
+		text := res.tell(s)
+		fmt.Fprint(out, text)
+		if err := os.WriteFile(filepath.Join(r.dir, "failure.txt"), []byte(text), 0o600); err != nil {
+			return 0, err
+		}
 	}
 	return len(rep.Violations), nil
 }
