@@ -194,28 +194,37 @@ func sameSet(a, b []string) bool {
 // CheckStream holds the promises about order: seq without holes, one call.ended a call, last but for the record.
 func CheckStream(t testing.TB, events []*call.Event) {
 	t.Helper()
+	for _, fault := range StreamFaults(events) {
+		t.Error(fault)
+	}
+}
+
+// StreamFaults returns how events break the promises that CheckStream holds.
+func StreamFaults(events []*call.Event) (faults []string) {
+	bad := func(format string, a ...any) { faults = append(faults, fmt.Sprintf(format, a...)) }
 	seq, ended, ids := map[string]uint64{}, map[string]int{}, map[string]bool{}
 	for _, e := range events {
 		if ids[e.ID] {
-			t.Errorf("event id %s (%s) twice", e.ID, e.Type)
+			bad("event id %s (%s) twice", e.ID, e.Type)
 		}
 		ids[e.ID] = true
 		if e.CallID == "" || e.AfterEnd() || e.Type == call.MediaQuality {
 			continue
 		}
 		if seq[e.CallID]++; e.Seq != seq[e.CallID] {
-			t.Errorf("%s has seq %d, want %d", e.Type, e.Seq, seq[e.CallID])
+			bad("%s has seq %d, want %d", e.Type, e.Seq, seq[e.CallID])
 		}
 		switch {
 		case e.Type == call.CallEnded:
 			ended[e.CallID]++
 		case ended[e.CallID] > 0 && e.Type != call.CallRecord:
-			t.Errorf("%s after call.ended", e.Type)
+			bad("%s after call.ended", e.Type)
 		}
 	}
 	for id, n := range ended {
 		if n != 1 {
-			t.Errorf("call %s ended %d times", id, n)
+			bad("call %s ended %d times", id, n)
 		}
 	}
+	return faults
 }

@@ -13,6 +13,7 @@ import (
 func (n *normalizer) see(ch *channel, typ string) *chanState {
 	c := n.know(ch, typ)
 	if c == nil || !c.held {
+		n.learnSIP(ch, c)
 		return c
 	}
 	if c.create.SIPCallID == "" {
@@ -26,6 +27,15 @@ func (n *normalizer) see(ch *channel, typ string) *chanState {
 	}
 	n.release(c)
 	return c
+}
+
+// learnSIP tells the SIP Call-ID of a channel whose creation lacked it.
+func (n *normalizer) learnSIP(ch *channel, c *chanState) {
+	if c == nil || c.sip || c.gone || ch.ProtocolID == "" {
+		return
+	}
+	c.sip = true
+	n.emit(call.LegUpdated, c.id, func(o *call.Observation) { o.SIPCallID = ch.ProtocolID })
 }
 
 // complete reports whether an event of this type means that no more will become known of a held-back creation.
@@ -60,7 +70,7 @@ func (n *normalizer) know(ch *channel, typ string) *chanState {
 	c.inbound = c.create.Inbound
 	if typ != "ChannelCreated" {
 		c.create.Unseen = true
-		c.inbound = ch.State != "Down" && ch.State != "Ringing" && !strings.HasPrefix(ch.Dialplan.AppName, "AppDial")
+		c.inbound = ch.State != "Down" && ch.State != "Ringing" && !outgoing(ch)
 		c.create.Inbound = c.inbound
 		if at := parseTime(ch.Created); at != 0 {
 			c.create.At = at
@@ -71,6 +81,11 @@ func (n *normalizer) know(ch *channel, typ string) *chanState {
 	}
 	n.chans[ch.ID], n.pending[ch.ID] = c, c
 	return c
+}
+
+// outgoing reports whether a channel's looks say that Asterisk has dialed it.
+func outgoing(ch *channel) bool {
+	return ch.Dialplan.AppData == "(Outgoing Line)" || strings.HasPrefix(ch.Dialplan.AppName, "AppDial")
 }
 
 // creation is the observation of a channel's beginning, as far as the channel shows it.
@@ -93,7 +108,7 @@ func (n *normalizer) creation(ch *channel) *call.Observation {
 func (n *normalizer) release(c *chanState) {
 	c.held = false
 	delete(n.pending, c.id)
-	c.named = c.create.Number != ""
+	c.named, c.sip = c.create.Number != "", c.create.SIPCallID != ""
 	c.root = c.create.Parent == "" && !c.inbound
 	n.out = append(n.out, *c.create)
 	c.create = nil
@@ -120,22 +135,36 @@ func (n *normalizer) destroyed(c *chanState) {
 // flush gives up waiting for the rest of what was seen before. Call it about every 20 ms.
 func (n *normalizer) flush(now call.Time) []call.Observation {
 	n.begin("ctigate.flush", now, now)
-	if len(n.pending) > 0 {
-		due := make([]*chanState, 0, len(n.pending))
-		for _, c := range n.pending {
-			if now-c.since >= holdFor {
-				due = append(due, c)
-			}
-		}
-		slices.SortFunc(due, func(a, b *chanState) int {
-			return cmp.Or(cmp.Compare(a.since, b.since), strings.Compare(a.id, b.id))
-		})
-		for _, c := range due {
-			n.release(c)
-		}
-	}
+	n.releaseHeld(func(c *chanState) bool { return now-c.since >= holdFor })
 	n.flushAMI(now)
 	return n.out
+}
+
+// last gives up waiting for the rest of creations, when nothing more will come: they were not seen whole. Why a caller has
+// left a queue stays open.
+func (n *normalizer) last(now call.Time) []call.Observation {
+	n.begin("ctigate.flush", now, now)
+	n.releaseHeld(func(c *chanState) bool { c.create.Unseen = true; return true })
+	return n.out
+}
+
+// releaseHeld emits the creations that are due, in the order of their coming.
+func (n *normalizer) releaseHeld(isDue func(*chanState) bool) {
+	if len(n.pending) == 0 {
+		return
+	}
+	due := make([]*chanState, 0, len(n.pending))
+	for _, c := range n.pending {
+		if isDue(c) {
+			due = append(due, c)
+		}
+	}
+	slices.SortFunc(due, func(a, b *chanState) int {
+		return cmp.Or(cmp.Compare(a.since, b.since), strings.Compare(a.id, b.id))
+	})
+	for _, c := range due {
+		n.release(c)
+	}
 }
 
 // found tells the state that a channel is in when it is first heard of, in the middle of its life: what led there was

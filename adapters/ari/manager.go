@@ -20,6 +20,9 @@ type waitingAMI struct {
 func (n *normalizer) manager(m message, received call.Time) core.Frame {
 	typ := m.get("Event")
 	n.begin(typ, cmp.Or(eventTime(m.get("Timestamp")), received+n.ahead), received)
+	if n.since == 0 {
+		n.since = received
+	}
 	n.managerEvent(typ, m)
 	n.identify(m.raw, "")
 	return core.Frame{Type: typ, ID: managerID(m), Raw: m.raw, Received: received, Observations: n.out}
@@ -74,7 +77,7 @@ func (n *normalizer) managerEvent(typ string, m message) {
 	case "QueueEntry":
 		n.entry(caller, m)
 	case "QueueStatusComplete": // later, since what was told of a queue before may come after
-		n.asked = n.received
+		n.asked, n.since = n.received, n.received
 	case "QueueMemberAdded":
 		n.agentState(m, "logged_in", "")
 		if n.pause(m); m.get("Paused") == "1" {
@@ -219,9 +222,12 @@ func (n *normalizer) overflowed(id string) {
 	if c == nil || c.leftAt == 0 {
 		return
 	}
-	at := n.at
+	at, result := n.at, "timeout"
+	if c.leftRx < n.since+call.Second { // the word for it may have come before we listened
+		result = ""
+	}
 	n.at = c.leftAt
-	n.leave(id, c.queue, "timeout")
+	n.leave(id, c.queue, result)
 	n.out[len(n.out)-1].Native.ID = "left:" + c.id + ":" + c.queue
 	n.at = at
 }

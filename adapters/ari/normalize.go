@@ -30,6 +30,7 @@ type normalizer struct {
 	at       call.Time
 	received call.Time
 	ahead    call.Time // the switch's clock before ours, where a message tells no time
+	since    call.Time // AMI: when it was first heard, or began anew
 	asked    call.Time // AMI: when all who wait in queues had been told
 }
 
@@ -47,6 +48,7 @@ type chanState struct {
 	gone    bool
 	named   bool // its own caller id is known
 	dialed  bool // what it dials is known
+	sip     bool // its SIP Call-ID is known
 	id      string
 	codec   string
 	rate    int

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/ctigate/ctigate/core"
@@ -200,8 +201,15 @@ func (m *marks) look(raw []byte) {
 // isMark tells our own marks from what the switch has to say: they are nothing that another reader is sent.
 func isMark(raw []byte) bool { return bytes.Contains(raw, []byte(`"ctigate-mark-`)) }
 
-// touches says which kinds of observations the events that came while a snapshot was taken hold of each leg.
-type touches map[string]uint64
+// touches is what the events that came while a snapshot was taken tell of each leg.
+type touches map[string]*touch
+
+type touch struct {
+	kinds uint64    // of the observations
+	hold  call.Kind // the first that tells of a hold: LegHeld or LegRetrieved
+	left  *place    // where the leg was before, when the first that tells of a bridge says that it left it
+	state string    // that the leg was in when the first event came, for call.SnapshotKept
+}
 
 // touchedBy reads the gathered events with a normalizer of their own.
 func touchedBy(opt options, window []inbound) touches {
@@ -223,20 +231,47 @@ func touchedBy(opt options, window []inbound) touches {
 
 func (t touches) add(observed []call.Observation) {
 	for _, o := range observed {
-		if o.Kind == call.LegCreated && o.Unseen || o.Kind == call.SnapshotLeg {
-			t[o.Leg] |= 0 // something is said of it
-			continue
+		x := t[o.Leg]
+		if x == nil {
+			x = &touch{}
+			t[o.Leg] = x
 		}
-		t[o.Leg] |= 1 << o.Kind
+		switch {
+		case o.Kind == call.SnapshotLeg: // what was found, rather than seen
+			x.state = o.Value
+		case o.Kind != call.LegCreated || !o.Unseen:
+			if o.Kind == call.LegUnbridged && x.kinds&(1<<call.LegBridged|1<<call.LegUnbridged) == 0 {
+				x.left = &place{o.Bridge, o.Conference}
+			}
+			x.kinds |= 1 << o.Kind
+			if x.hold == 0 && (o.Kind == call.LegHeld || o.Kind == call.LegRetrieved) {
+				x.hold = o.Kind
+			}
+		}
 	}
+}
+
+// place is where a leg is: in a bridge, which may be a conference room.
+type place struct{ bridge, room string }
+
+// place is where leg was when the snapshot was begun; false when events do not tell.
+func (t touches) place(leg string) (place, bool) {
+	if t[leg] == nil || t[leg].left == nil {
+		return place{}, false
+	}
+	return *t[leg].left, true
+}
+
+// hold is what tells first of a hold of leg; 0 when nothing does.
+func (t touches) hold(leg string) call.Kind {
+	if t[leg] == nil {
+		return 0
+	}
+	return t[leg].hold
 }
 
 // by reports whether one of kinds was observed of leg.
 func (t touches) by(leg string, kinds ...call.Kind) bool {
-	for _, k := range kinds {
-		if t[leg]&(1<<k) != 0 {
-			return true
-		}
-	}
-	return false
+	x := t[leg]
+	return x != nil && slices.ContainsFunc(kinds, func(k call.Kind) bool { return x.kinds&(1<<k) != 0 })
 }

@@ -202,11 +202,9 @@ func (s *session) handle(in inbound) error {
 }
 
 // flush hands over what the normalizer no longer waits for.
-func (s *session) flush(now call.Time) error { return s.release(now, now) }
+func (s *session) flush(now call.Time) error { return s.flushed(now, s.norm.flush(now)) }
 
-// release hands over, now, what the normalizer would no longer wait for at due.
-func (s *session) release(due, now call.Time) error {
-	observed := s.norm.flush(due)
+func (s *session) flushed(now call.Time, observed []call.Observation) error {
 	if len(observed) == 0 {
 		return nil
 	}
@@ -226,7 +224,7 @@ func (s *session) drain() {
 		}
 	}
 	now := call.At(time.Now())
-	_ = s.release(now+call.Second, now) // nothing more will come to wait for; the router may be gone
+	_ = s.flushed(now, s.norm.last(now)) // the router may be gone
 }
 
 // countLeft counts what was read and can no longer be handed over.

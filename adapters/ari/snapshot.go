@@ -28,15 +28,17 @@ type snapshot struct {
 	details           map[string]details // by channel id
 	at                call.Time          // by the switch's clock, after the answers
 	received          call.Time
-	marked            bool // marks in the stream of events tell which of them lie around it
+	vars              map[string]map[string]string // channel variables, by channel id
+	marked            bool                         // marks in the stream of events tell which of them lie around it
 	touched           touches
 }
 
 // details are what a channel has to be asked for by itself.
 type details struct {
-	Hold   string `json:"hold,omitempty"`   // CHANNEL(rtp,hold): 1 while its party holds the call
-	Start  string `json:"start,omitempty"`  // CDR(start,u): when its call record was begun, seconds since the epoch
-	Answer string `json:"answer,omitempty"` // CDR(answer,u): when it was answered; 0.000000 when it was not
+	Dialed *string `json:"dialed,omitempty"` // CALLERID(dnid): what an inbound channel dialed first; empty for an outbound one
+	Hold   string  `json:"hold,omitempty"`   // CHANNEL(rtp,hold): 1 while its party holds the call
+	Start  string  `json:"start,omitempty"`  // CDR(start,u): when its call record was begun, seconds since the epoch
+	Answer string  `json:"answer,omitempty"` // CDR(answer,u): when it was answered; 0.000000 when it was not
 }
 
 // raw puts the answers into one JSON object, as they came.
@@ -70,64 +72,70 @@ func (s *session) ask(ctx context.Context) (*snapshot, error) {
 	return snap, nil
 }
 
-// askDetails asks for what is not in the list: whether an answered channel's party holds the call, and when it was
-// answered. Channels beyond maxDetailed, and those of which it cannot be told, have none.
+// askDetails asks for what is not in the list: whether an answered channel's party holds the call, when it was answered,
+// and what was dialed first: the extension is that of the latest transfer. Channels beyond maxDetailed, and those of
+// which it cannot be told, have none.
 func (s *session) askDetails(ctx context.Context, channels []byte) map[string]details {
 	var list []*channel
 	if json.Unmarshal(channels, &list) != nil {
 		return nil // who reads the snapshot will say so
 	}
-	out, asked := map[string]details{}, make(chan string)
+	out, asked := map[string]details{}, make(chan *channel)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for range asking {
 		wg.Go(func() {
-			for id := range asked {
-				d := s.detailsOf(ctx, id)
+			for ch := range asked {
+				d := s.detailsOf(ctx, ch)
 				mu.Lock()
-				out[id] = d
+				out[ch.ID] = d
 				mu.Unlock()
 			}
 		})
 	}
 	left := maxDetailed
 	for _, ch := range list {
-		if ch.State != "Up" || !isParty(ch.Name) {
+		if ch == nil || ch.State != "Up" && ch.State != "Ring" || !isParty(ch.Name) {
 			continue
 		}
 		if left--; left < 0 || ctx.Err() != nil {
 			s.out.Count("details_not_asked", 1)
 			continue
 		}
-		asked <- ch.ID
+		asked <- ch
 	}
 	close(asked)
 	wg.Wait()
 	return out
 }
 
-func (s *session) detailsOf(ctx context.Context, id string) details {
-	answer := s.function(ctx, id, "CDR(answer,u)")
-	d := details{Hold: s.function(ctx, id, "CHANNEL(rtp,hold)"), Answer: answer}
-	if answer != "" {
-		d.Start = s.function(ctx, id, "CDR(start,u)")
+func (s *session) detailsOf(ctx context.Context, ch *channel) (d details) {
+	if dialed, ok := s.function(ctx, ch.ID, "CALLERID(dnid)"); ok {
+		d.Dialed = &dialed
+	}
+	if ch.State != "Up" {
+		return d
+	}
+	d.Hold, _ = s.function(ctx, ch.ID, "CHANNEL(rtp,hold)")
+	if d.Answer, _ = s.function(ctx, ch.ID, "CDR(answer,u)"); d.Answer != "" {
+		d.Start, _ = s.function(ctx, ch.ID, "CDR(start,u)")
 	}
 	return d
 }
 
-// function reads a dialplan function of a channel; "" when it cannot be had: another channel technology, no call records,
-// or the channel is gone.
-func (s *session) function(ctx context.Context, id, name string) string {
+// function reads a dialplan function of a channel. It cannot be had of another channel technology, without call records,
+// or when the channel is gone.
+func (s *session) function(ctx context.Context, id, name string) (value string, ok bool) {
 	path := "/channels/" + url.PathEscape(id) + "/variable?" + url.Values{"variable": {name}}.Encode()
 	body, err := s.rest.do(ctx, request{op: "asking ARI for " + name, path: path})
 	if err != nil {
-		return ""
+		return "", false
 	}
 	var v struct{ Value string }
 	if json.Unmarshal(body, &v) != nil {
-		return ""
+		return "", false
 	}
-	return strings.TrimSpace(v.Value)
+	return strings.TrimSpace(v.Value), true
 }
 
 // answered is when a channel that began at created was answered; 0 when its call record does not tell. A transfer begins
@@ -173,6 +181,7 @@ func (s *snapshot) rows() (chs []*channel, in map[string]*bridge, err error) {
 	if err := json.Unmarshal(s.bridges, &brs); err != nil {
 		return nil, nil, fmt.Errorf("decoding the answer to GET /bridges: %w", err)
 	}
+	s.readVars()
 	chs = slices.DeleteFunc(chs, func(c *channel) bool { return c == nil })
 	brs = slices.DeleteFunc(brs, func(b *bridge) bool { return b == nil || b.Type == "holding" })
 	in = map[string]*bridge{}
@@ -187,6 +196,39 @@ func (s *snapshot) rows() (chs []*channel, in map[string]*bridge, err error) {
 	return chs, in, nil
 }
 
+// readVars decodes all channel variables that ARI shows: which ones the operator says in ari.conf.
+func (s *snapshot) readVars() {
+	var list []struct {
+		ID   string            `json:"id"`
+		Vars map[string]string `json:"channelvars"`
+	}
+	if json.Unmarshal(s.channels, &list) != nil {
+		return
+	}
+	s.vars = make(map[string]map[string]string, len(list))
+	for _, ch := range list {
+		s.vars[ch.ID] = ch.Vars
+	}
+}
+
+// snapshotVars reports the watched variables of a channel.
+func (n *normalizer) snapshotVars(ch *channel, s *snapshot) {
+	set := func(kind call.Kind, name string) {
+		if v := s.vars[ch.ID][name]; v != "" && !s.touched.by(ch.ID, kind) {
+			n.emit(kind, ch.ID, func(o *call.Observation) {
+				o.Value, o.Synthetic, o.Native.ID = v, true, n.rowID(ch)+":"+name
+				if kind == call.LegVariable {
+					o.Reason = name
+				}
+			})
+		}
+	}
+	set(call.IVRPath, n.opt.IVRVariable)
+	for _, name := range n.opt.Variables {
+		set(call.LegVariable, name)
+	}
+}
+
 // snapshotChannel reports one channel, but for what the events around the snapshot tell of it.
 func (n *normalizer) snapshotChannel(ch *channel, b *bridge, s *snapshot) {
 	c := n.know(ch, "snapshot")
@@ -195,6 +237,7 @@ func (n *normalizer) snapshotChannel(ch *channel, b *bridge, s *snapshot) {
 	}
 	c.gone = false
 	if c.held {
+		s.details[ch.ID].complete(c, ch)
 		c.create.Synthetic = true
 		n.release(c)
 	}
@@ -204,42 +247,62 @@ func (n *normalizer) snapshotChannel(ch *channel, b *bridge, s *snapshot) {
 	}
 	n.emit(call.SnapshotLeg, c.id, func(o *call.Observation) {
 		o.Inbound, o.SIPCallID, o.Value, o.Native.ID = c.inbound, ch.ProtocolID, state, n.rowID(ch)
-		o.Bridge, o.Conference = place(ch, b)
-		if s.touched.by(ch.ID, call.LegBridged, call.LegUnbridged) {
-			o.Bridge, o.Conference, o.Unseen = "", "", true
-		}
+		o.Bridge, o.Conference, o.Unseen = s.place(ch, b)
 	})
+	n.snapshotVars(ch, s)
 	n.media(ch, c)
+}
+
+// complete corrects what a channel's looks suggest of its beginning.
+func (d details) complete(c *chanState, ch *channel) {
+	c.create.Dialed = ""
+	if d.Dialed == nil {
+		return
+	}
+	if ch.State == "Up" {
+		c.inbound = *d.Dialed != ""
+		c.create.Inbound = c.inbound
+	}
+	if c.inbound {
+		c.create.Dialed = *d.Dialed
+	}
 }
 
 func (n *normalizer) rowID(ch *channel) string {
 	return "snapshot:" + ch.ID + ":" + n.received.String()
 }
 
-// place is where a channel is: in a bridge, or in a conference, whose announcements it may still hear.
-func place(ch *channel, b *bridge) (bridge, room string) {
+// place is where a channel is: in a bridge, or in a conference, whose announcements it may still hear; unknown when it
+// moved while the snapshot was taken.
+func (s *snapshot) place(ch *channel, b *bridge) (bridge, room string, unknown bool) {
+	if was, ok := s.touched.place(ch.ID); ok {
+		return was.bridge, was.room, false
+	}
+	if s.touched.by(ch.ID, call.LegBridged) {
+		return "", "", true
+	}
 	if b != nil {
-		return b.key(), b.conference()
+		return b.key(), b.conference(), false
 	}
 	if room, _, _ = strings.Cut(ch.Dialplan.AppData, ","); ch.Dialplan.AppName == "ConfBridge" && room != "" {
-		return conferenceKey(room), room
+		return conferenceKey(room), room, false
 	}
-	return "", ""
+	return "", "", false
 }
 
 // state is what the snapshot has to say of a channel's state: nothing of what the events around it tell.
 func (s *snapshot) state(ch *channel, c *chanState) string {
 	state := snapshotState(ch, c)
-	if s.touched.by(c.id, call.LegConnected, call.LegAlerting) {
+	switch {
+	case state == string(call.Alerting) && s.touched.by(c.id, call.LegAlerting), state == "up" && s.touched.by(c.id, call.LegConnected, call.LegAlerting):
 		return string(call.Initiated)
-	}
-	if state != "up" || s.touched.by(c.id, call.LegHeld, call.LegRetrieved) {
+	case state != "up":
 		return state
 	}
-	switch s.details[ch.ID].Hold {
-	case "1":
+	switch hold, first := s.details[ch.ID].Hold, s.touched.hold(c.id); {
+	case hold == "1" && first != call.LegHeld: // as it was before, even if it has ended since
 		return string(call.Held)
-	case "0":
+	case hold == "0" && first != call.LegRetrieved, first == call.LegHeld:
 		return string(call.Connected)
 	}
 	return state
@@ -256,11 +319,22 @@ func snapshotState(ch *channel, c *chanState) string {
 	return string(call.Initiated)
 }
 
-// keep spares the channels that events speak of and the snapshot does not name.
+// keep spares the channels that events speak of and the snapshot does not name. They are only of interest if they are
+// known: of others too little is left to tell what they were.
 func (n *normalizer) keep(touched touches, named map[string]bool) {
 	for _, id := range slices.Sorted(maps.Keys(touched)) {
-		if !named[id] || touched.by(id, call.LegCreated) {
-			n.emit(call.SnapshotKept, id, func(o *call.Observation) { o.Native.ID = "kept:" + id + ":" + n.received.String() })
+		begun := touched.by(id, call.LegCreated)
+		if named[id] && !begun {
+			continue
+		}
+		n.emit(call.SnapshotKept, id, func(o *call.Observation) {
+			o.Value, o.Native.ID = touched[id].state, "kept:"+id+":"+n.received.String()
+			if was, ok := touched.place(id); ok {
+				o.Bridge, o.Conference = was.bridge, was.room
+			}
+		})
+		if !begun && n.chans[id] == nil && len(n.chans) < maxChannels {
+			n.chans[id] = &chanState{id: id}
 		}
 	}
 }

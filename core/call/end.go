@@ -93,6 +93,9 @@ func (t *Tracker) end(c *tracked, o *Observation) {
 
 // conclude works out outcome, who hung up, cause and durations.
 func (c *tracked) conclude() {
+	if l := c.first; c.passed && !c.answering && l != nil && l.conn.ConnectedAt != 0 { // no snapshot has settled it
+		c.unsure = true
+	}
 	if c.first != nil && c.first.cleared {
 		c.call.Cause = c.first.conn.Cause
 	}
@@ -101,14 +104,20 @@ func (c *tracked) conclude() {
 	case c.hangup != nil && slices.Contains(c.missing, "end") && !c.left(c.hangup): // the call may have gone on unseen
 	case c.hangup != nil:
 		c.call.HangupBy = c.hangup.name()
-	case !c.uncertain && !c.hangupOpen && c.gaps == 0 && !slices.Contains(c.missing, "end"):
+	case !c.wasBlind() && !c.hangupOpen && !slices.Contains(c.missing, "end"):
 		c.call.HangupBy = "switch"
 	}
 	if c.call.Outcome == "" {
 		c.call.Outcome = c.unanswered()
+		if c.call.Outcome == OutcomeUnknown && c.wasBlind() {
+			c.miss("answer")
+		}
 	}
 	c.call.Durations = c.durations()
 }
+
+// wasBlind reports whether part of the call was not seen.
+func (c *tracked) wasBlind() bool { return c.gaps > 0 || c.uncertain }
 
 // left reports whether the call was over when l's party hung up: it was the first, and had not passed the call on.
 func (c *tracked) left(l *leg) bool {
@@ -128,12 +137,12 @@ func (c *tracked) unanswered() Outcome {
 		return Abandoned
 	}
 	if c.call.Cause != nil {
-		if out := outcomeOf(c.call.Cause.Q850); out != OutcomeUnknown {
+		if out := outcomeOf(c.call.Cause.Q850); out != OutcomeUnknown && !(out == Failed && c.wasBlind()) { // or abandoned unseen
 			return out
 		}
 	}
 	for _, l := range slices.Backward(c.legs) {
-		if l != c.first && l.conn.Outcome != "" && l.conn.Outcome != Answered {
+		if !c.wasBlind() && l != c.first && l.conn.Outcome != "" && l.conn.Outcome != Answered {
 			return l.conn.Outcome
 		}
 	}

@@ -40,6 +40,9 @@ func (t *Tracker) connected(l *leg, o *Observation) {
 	if l.conn.ConnectedAt != 0 {
 		return
 	}
+	if l.conn.AlertingAt == 0 && !l.inbound && l.c.wasBlind() {
+		l.c.miss("alerting")
+	}
 	w := l.write()
 	w.ConnectedAt, w.Outcome = o.At, Answered
 	allowed := t.enter(l, Connected)
@@ -80,6 +83,9 @@ func (t *Tracker) held(l *leg, o *Observation) {
 
 func (t *Tracker) retrieved(l *leg, o *Observation) {
 	if l.conn.State != Held { // Asterisk says so before every transfer
+		if l.c.wasBlind() {
+			l.c.miss("hold")
+		}
 		return
 	}
 	allowed := t.enter(l, Connected)
@@ -182,6 +188,8 @@ func legOutcome(l *leg, o *Observation) Outcome {
 	case l.inbound && l.release != 0:
 		return Abandoned
 	case l.lost:
+		return OutcomeUnknown
+	case l.inbound && l.c.wasBlind() && outcomeOf(o.Q850) == Failed: // its party may have hung up unseen
 		return OutcomeUnknown
 	case l.inbound:
 		return outcomeOf(o.Q850)

@@ -12,6 +12,7 @@ func (t *Tracker) created(o *Observation) *leg {
 	fresh := c == nil || c.done
 	if fresh {
 		c = t.newCall(o, c)
+		c.passed, c.headless = o.Unseen, o.Unseen && root(o) != o.Leg
 	}
 	l := t.addLeg(c, o)
 	c.live++
@@ -205,6 +206,10 @@ func (t *Tracker) unite(a, b *tracked, o *Observation) {
 // startCall publishes the beginning of a call.
 func (t *Tracker) startCall(c *tracked, l *leg, o *Observation) {
 	c.call.StartedAt = o.At
+	if c.headless { // whose call it was, and to whom, is not known
+		t.emit(c, CallInitiated, nil, o)
+		return
+	}
 	if o.Number != "" || o.Name != "" {
 		c.call.From = &Address{Number: o.Number, Name: o.Name}
 	}
@@ -224,6 +229,7 @@ func (t *Tracker) startCall(c *tracked, l *leg, o *Observation) {
 func (c *tracked) direct(l *leg) {
 	role := l.conn.Party.Role
 	switch {
+	case c.headless:
 	case l == c.first && l.inbound && role == RoleCaller:
 		c.call.Direction = Inbound
 	case l == c.first && role == RoleExternal:
@@ -337,7 +343,7 @@ func (t *Tracker) updated(l *leg, o *Observation) {
 	if o.Dialed != "" && l.dialed == "" {
 		l.dialed = o.Dialed
 	}
-	if l != c.first {
+	if l != c.first || c.headless {
 		return
 	}
 	if c.call.From == nil && (o.Number != "" || o.Name != "") {

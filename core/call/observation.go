@@ -69,7 +69,8 @@ const (
 	// LegQuality: what was measured of one of its RTP streams. Quality.
 	LegQuality
 	// SnapshotKept: events that came while the snapshot was taken speak of the leg; that the snapshot does not name it
-	// says nothing.
+	// says nothing. Value is the state that they found it in, as SnapshotLeg's, and Bridge where; they may be empty. A leg
+	// that is not known stays so.
 	SnapshotKept
 	// QueueSnapshotEnd: the switch has named, by QueueEnter, all who wait in its queues; others have left. No leg.
 	QueueSnapshotEnd

@@ -5,12 +5,10 @@ import "cmp"
 func (t *Tracker) queueEnter(l *leg, o *Observation) {
 	c := l.c
 	c.waits = true
-	switch q := c.call.Queue; {
-	case q != nil && q.ID == o.Queue && (!o.Synthetic && c.queueOpen || o.Synthetic && sameStay(q, o)):
-		if c.queueOpen && o.Synthetic {
-			c.stillWaits()
-		}
+	if o.Synthetic && c.knowsStay(o) || !o.Synthetic && c.queueOpen && c.call.Queue.ID == o.Queue {
 		return
+	}
+	switch {
 	case c.queueOpen && o.Synthetic:
 		t.leftUnseen(c, o)
 	case c.queueOpen: // its end was not told
@@ -24,11 +22,31 @@ func (t *Tracker) queueEnter(l *leg, o *Observation) {
 	t.emit(c, QueueEntered, l, o).Queue = c.call.Queue
 }
 
-// sameStay reports whether a caller whom a snapshot names in q has been there since q was entered: switches tell it to the
-// second.
-func sameStay(q *Queue, o *Observation) bool {
+// knowsStay reports whether the stay in a queue that a snapshot names is the latest that is known: one that goes on, in
+// which nobody can have answered, or one that has ended since. Switches tell its beginning to the second.
+func (c *tracked) knowsStay(o *Observation) bool {
 	const slack = 2 * Second
-	return q.EnteredAt != 0 && o.At > q.EnteredAt-slack && o.At < q.EnteredAt+slack
+	q := c.call.Queue
+	switch {
+	case q == nil || q.ID != o.Queue:
+		return false
+	case c.queueOpen:
+		same := o.At > q.EnteredAt-slack && o.At < q.EnteredAt+slack
+		if same {
+			c.stillWaits()
+		}
+		return same
+	case o.At >= q.LeftAt:
+		return false
+	}
+	c.waits = false
+	if q.EnteredAt == 0 {
+		begun := *q
+		begun.EnteredAt = o.At
+		c.call.Queue = &begun
+		c.queueMS += q.LeftAt.Sub(o.At)
+	}
+	return true
 }
 
 // queueLeave ends the stay in a queue; o.Value is the result.
@@ -44,7 +62,7 @@ func (t *Tracker) queueLeave(l *leg, o *Observation) {
 		c.call.Queue = &Queue{ID: o.Queue} // its entry was never seen
 		c.miss("queue.entered")
 	}
-	if o.Synthetic {
+	if o.Synthetic || o.Value == "" {
 		c.miss("queue.left")
 	}
 	t.leaveQueue(c, l, o, o.Value)

@@ -108,6 +108,9 @@ func (t *Tracker) merge(a, b *tracked, o *Observation) {
 		old, young = young, old
 		young.first.standing = true
 	}
+	if o.Synthetic { // when is not known
+		young.miss("end")
+	}
 	t.move(young, old, o)
 	young.call.MergedInto = old.call.ID
 	t.emit(young, CallMerged, nil, o).MergedInto = old.call.ID
@@ -142,7 +145,15 @@ func (t *Tracker) move(young, old *tracked, o *Observation) {
 			if !c.answering {
 				c.answering = true
 				c.call.AnsweredAt, c.call.Outcome = o.At, Answered
+				if o.Synthetic {
+					c.miss("connected")
+				}
 			}
+		}
+	}
+	for _, what := range [...]string{"alerting", "connected", "hold"} { // of its legs
+		if slices.Contains(young.missing, what) {
+			old.miss(what)
 		}
 	}
 	if young.call.Conference != nil {

@@ -35,9 +35,17 @@ func (t *Tracker) snapshotNew(o *Observation) {
 }
 
 // snapshotKept spares a leg that events speak of.
-func (t *Tracker) snapshotKept(l *leg, _ *Observation) {
+func (t *Tracker) snapshotKept(l *leg, o *Observation) {
 	l.seen = true
 	l.c.blind = false
+	if !l.cleared {
+		s := *o
+		s.Synthetic = true
+		t.snapshotState(l, &s)
+		if s.Bridge != "" {
+			t.snapshotBridge(l, &s)
+		}
+	}
 }
 
 // snapshotKnown brings a leg to the state the snapshot says it is in. A time that the snapshot does not tell is a bound,
@@ -72,9 +80,6 @@ func (t *Tracker) snapshotState(l *leg, s *Observation) {
 		return
 	}
 	if l.conn.ConnectedAt == 0 {
-		if l.conn.AlertingAt == 0 && !l.inbound {
-			l.c.miss("alerting")
-		}
 		l.c.miss("connected")
 		t.connected(l, s)
 	}

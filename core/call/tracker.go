@@ -83,6 +83,7 @@ type tracked struct {
 	passed     bool // a blind interval, and the snapshot has not settled what happened in it
 	waits      bool // in a queue, as heard in this session
 	unsure     bool // somebody may have answered unseen
+	headless   bool // its first leg was gone before it was seen
 	uncertain  bool // part of what led here was never seen
 	synthetic  int
 	violations int
