@@ -100,8 +100,11 @@ func (c *comparison) record() {
 	c.facts()
 	c.bound("started_at", r.StartedAt, w.StartedAt, "start")
 	if !c.unmerged() {
-		c.bound("ended_at", r.EndedAt, w.EndedAt, "end")
+		c.fact("hangup_by", r.HangupBy, w.HangupBy)
 		c.fact("cause", q850(r.Cause), q850(w.Cause))
+		if r.MergedInto == "" || !c.told("start", "transfers") { // a leg that is found later may be known at once for what it became
+			c.bound("ended_at", r.EndedAt, w.EndedAt, "end")
+		}
 	}
 	if r.AnsweredAt != 0 {
 		c.bound("answered_at", r.AnsweredAt, w.AnsweredAt, "connected", "answer", "start")
@@ -123,7 +126,6 @@ func (c *comparison) facts() {
 		}
 		c.lost("outcome")
 	}
-	c.fact("hangup_by", r.HangupBy, w.HangupBy)
 	c.fact("direction", string(r.Direction), string(w.Direction))
 	c.fact("from", address(r.From).Number, address(w.From).Number)
 	c.fact("to", address(r.To).Number, address(w.To).Number)
@@ -315,7 +317,8 @@ func (c *comparison) connection(n *call.Connection) {
 func (c *comparison) holds(n, w *call.Connection) {
 	for _, h := range n.Holds {
 		near := func(x call.Span) bool {
-			return h.From >= x.From-slack && h.From <= x.To+slack && h.To >= x.From-slack
+			const asked = 300 * call.Millisecond // FreeSWITCH remembers when a hold was asked for
+			return h.From >= x.From-asked && h.From <= x.To+slack && h.To >= x.From-slack
 		}
 		exact := func(x call.Span) bool {
 			return max(h.From-x.From, x.From-h.From) <= slack && max(h.To-x.To, x.To-h.To) <= slack

@@ -110,10 +110,17 @@ func (n *normalizer) release(c *chanState) {
 	delete(n.pending, c.id)
 	c.named, c.sip = c.create.Number != "", c.create.SIPCallID != ""
 	c.root = c.create.Parent == "" && !c.inbound
+	c.create.Unseen = c.create.Unseen || n.ghost(c.create.Parent) || n.ghost(c.create.Link)
 	n.out = append(n.out, *c.create)
 	c.create = nil
 	n.found(c)
 	n.retryWaiting(c.id)
+}
+
+// ghost reports whether a channel was over before the snapshot: what it began is known in part alone.
+func (n *normalizer) ghost(id string) bool {
+	c := n.chans[id]
+	return c != nil && c.ghost
 }
 
 // destroyed forgets a channel, but for its id, which AMI may still speak of.

@@ -46,6 +46,7 @@ type chanState struct {
 	inbound bool
 	root    bool // outbound, and nobody's second leg: a call began with it
 	gone    bool
+	ghost   bool // it was over when the snapshot was taken, and events still speak of it
 	named   bool // its own caller id is known
 	dialed  bool // what it dials is known
 	sip     bool // its SIP Call-ID is known

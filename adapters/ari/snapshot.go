@@ -278,16 +278,14 @@ func (s *snapshot) place(ch *channel, b *bridge) (bridge, room string, unknown b
 	if was, ok := s.touched.place(ch.ID); ok {
 		return was.bridge, was.room, false
 	}
-	if s.touched.by(ch.ID, call.LegBridged) {
-		return "", "", true
-	}
-	if b != nil {
+	entered := s.touched.by(ch.ID, call.LegBridged)
+	if b != nil && !entered {
 		return b.key(), b.conference(), false
 	}
 	if room, _, _ = strings.Cut(ch.Dialplan.AppData, ","); ch.Dialplan.AppName == "ConfBridge" && room != "" {
 		return conferenceKey(room), room, false
 	}
-	return "", "", false
+	return "", "", entered
 }
 
 // state is what the snapshot has to say of a channel's state: nothing of what the events around it tell.
@@ -334,7 +332,7 @@ func (n *normalizer) keep(touched touches, named map[string]bool) {
 			}
 		})
 		if !begun && n.chans[id] == nil && len(n.chans) < maxChannels {
-			n.chans[id] = &chanState{id: id}
+			n.chans[id] = &chanState{id: id, ghost: true}
 		}
 	}
 }

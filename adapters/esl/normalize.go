@@ -44,6 +44,7 @@ type legState struct {
 	asked     bool     // put on hold, and the switch has not agreed yet
 	vars      []string // last values of the watched variables
 	row       uint64   // Event-Sequence of its row in the snapshot
+	ghost     bool     // it was over when the snapshot was taken, and events still speak of it
 }
 
 const maxLegs = 1 << 20
@@ -157,11 +158,13 @@ func (n *normalizer) see(e *event, typ string) *legState {
 func saidBy(typ, id string) touches {
 	switch typ {
 	case "CHANNEL_PROGRESS", "CHANNEL_PROGRESS_MEDIA":
-		return touches{id: 1 << call.LegAlerting}
+		return touches{id: {kinds: 1 << call.LegAlerting}}
 	case "CHANNEL_ANSWER":
-		return touches{id: 1 << call.LegConnected}
-	case "CHANNEL_HOLD", "CHANNEL_UNHOLD":
-		return touches{id: 1 << call.LegHeld}
+		return touches{id: {kinds: 1 << call.LegConnected}}
+	case "CHANNEL_HOLD":
+		return touches{id: {hold: call.LegHeld}}
+	case "CHANNEL_UNHOLD":
+		return touches{id: {hold: call.LegRetrieved}}
 	}
 	return nil
 }
@@ -192,9 +195,44 @@ func (n *normalizer) create(e *event, id string, l *legState, unseen bool) {
 		o.User = cmp.Or(e.get("variable_dialed_user"), l.dest)
 		o.Dialed = cmp.Or(e.get("variable_dialed_user"), l.dest)
 	}
+	if unseen {
+		unmoved(e, &o)
+	}
+	o.Unseen = unseen || n.ghost(o.Parent) || n.ghost(o.Link)
 	l.sipCallID = o.SIPCallID
 	l.root = o.Parent == "" && o.Link == ""
 	n.out = append(n.out, o)
+}
+
+// ghost reports whether a leg was over before the snapshot: what it began is known in part alone.
+func (n *normalizer) ghost(id string) bool {
+	l := n.legs[id]
+	return l != nil && l.ghost
+}
+
+// unmoved takes from the row of a channel that has been up for a while what it was at its beginning: transfers and answers
+// have changed what the headers show that a new channel is read by.
+func unmoved(e *event, o *call.Observation) {
+	if o.Inbound {
+		o.Dialed = cmp.Or(e.get("variable_sip_req_user"), o.Dialed)
+		return
+	}
+	o.Number = cmp.Or(e.get("Caller-Orig-Caller-ID-Number"), o.Number)
+	if e.get("variable_dialed_user") == "" {
+		o.User, o.Dialed = cmp.Or(e.get("variable_sip_to_user"), userOf(o.Device), o.User), ""
+		if o.Parent != "" || o.Link != "" { // the leg that a call began with has dialed nothing yet
+			o.Dialed = o.User
+		}
+	}
+}
+
+// userOf is agent1 of sofia/internal/agent1@127.0.0.1.
+func userOf(device string) string {
+	if !strings.HasPrefix(device, "sofia/") {
+		return ""
+	}
+	user, _, _ := strings.Cut(device[strings.LastIndexByte(device, '/')+1:], "@")
+	return user
 }
 
 // parent is the leg that caused a new one: its originator, or the caller that a queue is finding an agent for.
@@ -314,9 +352,7 @@ func (n *normalizer) hangup(e *event, id string, l *legState) {
 	if l == nil {
 		return
 	}
-	if t := e.micros("Caller-Channel-Hangup-Time"); t != 0 {
-		n.at = t
-	}
+	n.atHangup(e)
 	to := e.get("variable_transfer_destination")
 	switch kind, _, _ := strings.Cut(e.get("variable_transfer_to"), ":"); kind {
 	case "blind":
@@ -356,7 +392,15 @@ func sipStatus(e *event) int {
 // destroy: FreeSWITCH forgets the channel; a lost hang-up is made good.
 func (n *normalizer) destroy(e *event, id string, l *legState) {
 	if l != nil {
+		n.atHangup(e)
 		n.cleared(e, id)
 		delete(n.legs, id)
+	}
+}
+
+// atHangup goes back to when the leg hung up: FreeSWITCH tells of it later, and forgets the channel later still.
+func (n *normalizer) atHangup(e *event) {
+	if t := e.micros("Caller-Channel-Hangup-Time"); t != 0 {
+		n.at = t
 	}
 }

@@ -14,7 +14,8 @@ import (
 var rowHeaders = []string{
 	"Caller-Channel-Bridged-Time", "variable_cc_side", "variable_cc_queue", "variable_cc_queue_joined_epoch",
 	"variable_cc_queue_answered_epoch", "variable_cc_queue_canceled_epoch", "variable_cc_queue_terminated_epoch",
-	"variable_cc_cancel_reason", "variable_conference_name", "variable_conference_uuid", "variable_current_application",
+	"variable_cc_cancel_reason", "variable_last_bridge_to", "variable_sip_req_user", "variable_sip_to_user",
+	"Caller-Orig-Caller-ID-Number", "variable_conference_name", "variable_conference_uuid", "variable_current_application",
 }
 
 // snapshot reads what `uuid_dump UUID json` answered for every channel, by uuid, and the answer to `show calls as
@@ -81,21 +82,26 @@ func (n *normalizer) snapshotLeg(e *event, pairs map[string]string, touched touc
 	if l == nil {
 		return
 	}
-	l.row = number(e.raw("Event-Sequence"))
+	if touched[id] == nil { // of others the events decide, in their order
+		l.row = number(e.raw("Event-Sequence"))
+	}
 	state := n.history(e, id, l, touched)
 	if e.get("variable_cc_side") == "member" {
 		n.snapshotQueue(e, id)
 	}
 	n.emit(call.SnapshotLeg, id, func(o *call.Observation) {
 		o.Value = state
-		o.Bridge, o.Conference, o.Unseen = place(e, pairs[id])
-		if touched.by(id, call.LegBridged, call.LegUnbridged) {
-			o.Bridge, o.Conference, o.Unseen = "", "", true
-		}
-		if string(e.raw("Caller-Channel-Bridged-Time")) == "0" && e.raw("variable_conference_name") == nil && e.get("variable_current_application") != "conference" {
+		o.Bridge, o.Conference, o.Unseen = touched.place(e, id, pairs[id])
+		if neverBridged(e) {
 			o.Reason = call.NeverBridged
 		}
 	})
+}
+
+// neverBridged reports whether a channel has never talked to another. A transfer sets the time of its bridging back.
+func neverBridged(e *event) bool {
+	return string(e.raw("Caller-Channel-Bridged-Time")) == "0" && e.raw("variable_last_bridge_to") == nil &&
+		e.raw("variable_conference_name") == nil && e.get("variable_current_application") != "conference"
 }
 
 // history reports what e says has happened to its channel, at the times the switch kept, but for what other events tell.
@@ -115,14 +121,16 @@ func (n *normalizer) history(e *event, id string, l *legState, touched touches) 
 	if !at("Caller-Channel-Answered-Time", call.LegConnected) {
 		return string(call.Initiated)
 	}
-	switch {
-	case touched.by(id, call.LegHeld, call.LegRetrieved):
-		return "up"
-	case e.get("Channel-Call-State") != "HELD":
+	switch held, first := e.get("Channel-Call-State") == "HELD", touched.hold(id); {
+	case held && first != call.LegHeld: // as it was before, even if it has ended since
+		since := e.micros("Caller-Channel-Last-Hold")
+		l.asked = n.at-since < call.Second
+		at("Caller-Channel-Last-Hold", call.LegHeld)
+		return string(call.Held)
+	case !held && first != call.LegRetrieved, first == call.LegHeld:
 		return string(call.Connected)
 	}
-	at("Caller-Channel-Last-Hold", call.LegHeld)
-	return string(call.Held)
+	return "up"
 }
 
 // snapshotQueue reports the stay in a queue of mod_callcenter that a caller's variables tell of: times to the second.
@@ -148,8 +156,14 @@ func (n *normalizer) snapshotQueue(e *event, id string) {
 func (n *normalizer) epoch(e *event, header string) call.Time { return e.micros(header) * call.Second }
 
 // place is where a channel is: with another one, in a conference, or nowhere; unknown when in a conference that is not
-// named.
-func place(e *event, pair string) (bridge, room string, unknown bool) {
+// named, or when it moved while the snapshot was taken.
+func (t touches) place(e *event, id, pair string) (bridge, room string, unknown bool) {
+	if x := t[id]; x != nil && x.left != nil {
+		return x.left.Bridge, x.left.Conference, false
+	}
+	if t.by(id, call.LegBridged) {
+		return "", "", true
+	}
 	if e.get("variable_current_application") != "conference" {
 		return pair, "", false
 	}
@@ -180,52 +194,103 @@ func pairsOf(calls []byte) (map[string]string, error) {
 	return pairs, nil
 }
 
-// keep spares the channels that events speak of, or that went away while they were asked for: their events tell.
+// keep spares the channels that events speak of, or that went away while they were asked for: their events tell. They are
+// only of interest if they are known: of others it is over.
 func (n *normalizer) keep(s *snapshot) {
 	all := maps.Clone(s.touched)
 	if all == nil {
 		all = touches{}
 	}
 	for _, id := range s.gone {
-		all[id] |= 0
+		if all[id] == nil {
+			all[id] = &touch{}
+		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(all)) {
-		if s.dumps[id] == nil || s.touched.by(id, call.LegCreated) {
-			n.emit(call.SnapshotKept, id)
+		begun := s.touched.by(id, call.LegCreated)
+		if s.dumps[id] != nil && !begun {
+			continue
+		}
+		x := all[id]
+		n.out = append(n.out, x.history...)
+		n.emit(call.SnapshotKept, id, func(o *call.Observation) {
+			if x.left != nil {
+				o.Bridge, o.Conference = x.left.Bridge, x.left.Conference
+			}
+		})
+		if !begun && n.legs[id] == nil && len(n.legs) < maxLegs {
+			n.legs[id] = &legState{created: true, ghost: true, inbound: x.inbound, vars: make([]string, len(n.opt.Variables)+1)}
 		}
 	}
 }
 
-// touches says which kinds of observations the events that came while a snapshot was taken hold of each leg.
-type touches map[string]uint64
+// touches is what the events that came while a snapshot was taken tell of each leg.
+type touches map[string]*touch
+
+type touch struct {
+	kinds   uint64             // of the observations
+	hold    call.Kind          // the first that tells of a hold: LegHeld or LegRetrieved
+	left    *call.Observation  // the first that tells of a bridge, when it says that the leg left it
+	history []call.Observation // what had happened before, by the first event
+	inbound bool
+}
 
 // touchedBy reads the waiting events with a normalizer of their own.
 func touchedBy(opt options, window []arrival) touches {
 	n, t := newNormalizer(opt, func(string, int) {}), touches{}
 	for _, a := range window {
-		f, err := n.event(a.body, a.json, a.received)
-		if a.dead != "" || err != nil {
+		if a.dead != "" {
 			continue
 		}
-		for _, o := range f.Observations {
-			switch {
-			case o.Leg == "":
-			case o.Synthetic, o.Kind == call.LegCreated && o.Unseen:
-				t[o.Leg] |= 0 // something is said of it
-			default:
-				t[o.Leg] |= 1 << o.Kind
-			}
+		if f, err := n.event(a.body, a.json, a.received); err == nil {
+			t.add(f.Observations)
 		}
 	}
 	return t
 }
 
-// by reports whether one of kinds was observed of leg.
-func (t touches) by(leg string, kinds ...call.Kind) bool {
-	for _, k := range kinds {
-		if t[leg]&(1<<k) != 0 {
-			return true
+func (t touches) add(observed []call.Observation) {
+	for i := range observed {
+		o := &observed[i]
+		if o.Leg == "" {
+			continue
+		}
+		x := t[o.Leg]
+		if x == nil {
+			x = &touch{}
+			t[o.Leg] = x
+		}
+		switch {
+		case o.Kind == call.LegCreated && o.Unseen:
+			x.inbound = o.Inbound
+		case o.Synthetic:
+			x.history = append(x.history, *o)
+		default:
+			x.note(o)
 		}
 	}
-	return false
+}
+
+func (x *touch) note(o *call.Observation) {
+	if o.Kind == call.LegUnbridged && x.kinds&(1<<call.LegBridged|1<<call.LegUnbridged) == 0 {
+		x.left = o
+	}
+	if x.hold == 0 && (o.Kind == call.LegHeld || o.Kind == call.LegRetrieved) {
+		x.hold = o.Kind
+	}
+	x.kinds |= 1 << o.Kind
+}
+
+// hold is what tells first of a hold of leg; 0 when nothing does.
+func (t touches) hold(leg string) call.Kind {
+	if t[leg] == nil {
+		return 0
+	}
+	return t[leg].hold
+}
+
+// by reports whether one of kinds was observed of leg.
+func (t touches) by(leg string, kinds ...call.Kind) bool {
+	x := t[leg]
+	return x != nil && slices.ContainsFunc(kinds, func(k call.Kind) bool { return x.kinds&(1<<k) != 0 })
 }

@@ -119,10 +119,11 @@ func (c *tracked) conclude() {
 // wasBlind reports whether part of the call was not seen.
 func (c *tracked) wasBlind() bool { return c.gaps > 0 || c.uncertain }
 
-// left reports whether the call was over when l's party hung up: it was the first, and had not passed the call on.
+// left reports whether the call was over when l's party hung up: it was the first, had not passed the call on, and was not
+// one of many.
 func (c *tracked) left(l *leg) bool {
 	passedOn := func(x Transfer) bool { return x.By == l.conn.Party.ID }
-	return l == c.first && !slices.ContainsFunc(c.call.Transfers, passedOn)
+	return l == c.first && c.call.Conference == nil && !slices.ContainsFunc(c.call.Transfers, passedOn)
 }
 
 // unanswered is the outcome of a call that no second party took.

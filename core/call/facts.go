@@ -72,6 +72,9 @@ func (t *Tracker) held(l *leg, o *Observation) {
 		return
 	}
 	allowed := t.enter(l, Held)
+	if o.Synthetic { // switches remember when it was asked for, and not when they agreed to it
+		l.c.miss("hold")
+	}
 	if allowed && len(l.conn.Holds) >= maxItems {
 		l.c.miss("holds")
 	} else if allowed {

@@ -62,10 +62,27 @@ func (t *Tracker) queueLeave(l *leg, o *Observation) {
 		c.call.Queue = &Queue{ID: o.Queue} // its entry was never seen
 		c.miss("queue.entered")
 	}
+	if o.Value == "answered" && c.wasBlind() {
+		o = c.answeredUnseen(o)
+	}
 	if o.Synthetic || o.Value == "" {
 		c.miss("queue.left")
 	}
 	t.leaveQueue(c, l, o, o.Value)
+}
+
+// answeredUnseen: a switch that tells at the end of a call that an agent had taken it, tells all that is known of that.
+func (c *tracked) answeredUnseen(o *Observation) *Observation {
+	left := *o
+	switch at := c.call.AnsweredAt; {
+	case !c.answering:
+		c.miss("queue.left")
+		c.call.Outcome = Answered
+	case at >= c.call.Queue.EnteredAt && at < o.At:
+		c.miss("queue.left")
+		left.At = at
+	}
+	return &left
 }
 
 func (t *Tracker) leaveQueue(c *tracked, l *leg, o *Observation, result string) {

@@ -108,7 +108,7 @@ func (t *Tracker) merge(a, b *tracked, o *Observation) {
 		old, young = young, old
 		young.first.standing = true
 	}
-	if o.Synthetic { // when is not known
+	if o.Synthetic || young.wasBlind() || old.wasBlind() { // it may have been one before
 		young.miss("end")
 	}
 	t.move(young, old, o)

@@ -12,6 +12,9 @@ func (t *Tracker) linkDown() {
 		c.gaps++
 		for _, l := range c.legs {
 			l.seen = false // by a snapshot that was not finished
+			if n := len(l.conn.Holds); l.conn.State == Held && n > 0 && t.now-l.conn.Holds[n-1].From < Second {
+				c.miss("hold") // asked for, and the switch may agree to it unseen
+			}
 		}
 	}
 }
@@ -85,7 +88,6 @@ func (t *Tracker) snapshotState(l *leg, s *Observation) {
 	}
 	switch held := l.conn.State == Held; {
 	case state == Held && !held:
-		l.c.miss("hold")
 		t.held(l, s)
 	case state == Connected && held:
 		l.c.miss("hold")
