@@ -182,7 +182,7 @@ func (s *stateCodec) tracked(c *tracked) {
 	PackWord(p, &c.settled)
 	p.Uint(&c.order)
 	packBools(p, &c.dirty, &c.answering, &c.queueOpen, &c.queued, &c.blind, &c.uncertain, &c.hangupOpen, &c.done)
-	packBools(p, &c.passed, &c.waits, &c.unsure)
+	packBools(p, &c.passed, &c.waits, &c.unsure, &c.headless)
 	p.Int(&c.queueMS)
 	p.Time(&c.blindAt)
 	for _, v := range [...]*int{&c.synthetic, &c.violations, &c.late, &c.gaps} {
