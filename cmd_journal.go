@@ -19,12 +19,47 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ctigate/ctigate/core"
 	"github.com/ctigate/ctigate/core/call"
+	"github.com/ctigate/ctigate/core/codec"
 	"github.com/ctigate/ctigate/core/journal"
+	"github.com/ctigate/ctigate/core/router"
+	"github.com/ctigate/ctigate/sinks/cloudevents"
 )
 
 // journalDecoders make JSON of a record's data, by the record's kind.
-var journalDecoders = map[uint8]func([]byte) (json.RawMessage, error){}
+var journalDecoders = map[uint8]func([]byte) (json.RawMessage, error){
+	router.RecordInputs: func(b []byte) (json.RawMessage, error) {
+		t, err := router.ReadTurn(b)
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(t)
+	},
+	router.RecordItems: itemsJSON,
+}
+
+// itemsJSON is a turn's items, each with its stream and key and as structured CloudEvent.
+func itemsJSON(b []byte) (json.RawMessage, error) {
+	items, err := codec.ReadItems(b)
+	if err != nil {
+		return nil, err
+	}
+	type item struct {
+		Stream core.Stream     `json:"stream"`
+		Key    string          `json:"key"`
+		Event  json.RawMessage `json:"event"`
+	}
+	out := make([]item, len(items))
+	for i, it := range items {
+		event, err := cloudevents.Structured(it)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = item{it.Stream, it.Key, event}
+	}
+	return json.Marshal(out)
+}
 
 func newJournal() *cobra.Command {
 	cmd := &cobra.Command{

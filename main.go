@@ -111,6 +111,6 @@ Exit codes: 0 done, 1 something failed (or a check did), 2 the command line or t
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = false
-	root.AddCommand(newRun(), newDemo(), newCheck(), newRecord(), newReplay(), newJournal(), newSim(), newConfig(), newVersion())
+	root.AddCommand(newRun(), newDemo(), newCheck(), newRecord(), newReplay(), newJournal(), newClusterCommand(), newDrain(), newSim(), newConfig(), newVersion())
 	return root
 }

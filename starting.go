@@ -13,6 +13,7 @@ import (
 	"github.com/ctigate/ctigate/configs"
 	"github.com/ctigate/ctigate/core"
 	"github.com/ctigate/ctigate/core/call"
+	"github.com/ctigate/ctigate/core/cluster"
 	"github.com/ctigate/ctigate/core/fresh"
 	"github.com/ctigate/ctigate/core/journal"
 	"github.com/ctigate/ctigate/core/router"
@@ -118,10 +119,20 @@ type starting struct {
 	Reason string `json:"reason"` // starting: sink kafka: …
 }
 
+// clusteredStatus is what /readyz shows of a node of a cluster.
+type clusteredStatus struct {
+	router.Status
+	Membership cluster.Status `json:"membership"`
+}
+
 // ready answers for the router, and before there is one with what is being waited for.
 func (g *gateway) ready() (ok bool, detail any) {
-	if g.isOpen() {
+	if g.isOpen() && g.cluster == nil {
 		return g.router.Ready()
+	}
+	if g.isOpen() {
+		s := g.router.Status()
+		return s.Ready, clusteredStatus{s, g.cluster.status()}
 	}
 	reason := "starting"
 	if w := g.waiting.Load(); w != nil {
@@ -137,7 +148,7 @@ func (g *gateway) waitFor(format string, args ...any) {
 
 // serveTelemetry answers until ctx ends. Without it the gateway works all the same.
 func (g *gateway) serveTelemetry(ctx context.Context) {
-	err := serverOf(g.cfg).Serve(ctx, g.tel, g.ready, func(a net.Addr) {
+	err := serverOf(g.cfg).Serve(ctx, g.tel, g.ready, g.clusterHandlers(), func(a net.Addr) {
 		g.log.Info("telemetry is served", "url", "http://"+a.String()+"/metrics")
 	})
 	if err != nil {

@@ -33,6 +33,8 @@ type follower struct {
 	joined  chan struct{} // closed when the owner's state was reached for the first time
 	reached atomic.Int64  // offset up to which the loop has taken all
 	live    atomic.Int64  // unix nanoseconds when the log was last read to its end
+	turn    atomic.Uint64 // of the core loop
+	holds   atomic.Int64  // observations held
 
 	// Of the core loop.
 	need    bool      // the state is not the log's

@@ -3,6 +3,7 @@ package router
 import (
 	"fmt"
 
+	"github.com/ctigate/ctigate/core"
 	"github.com/ctigate/ctigate/core/call"
 	"github.com/ctigate/ctigate/core/codec"
 )
@@ -96,4 +97,36 @@ func need[T any](p *call.Pack, v **T) {
 	if p.Reading() {
 		*v = new(T)
 	}
+}
+
+// Turn is a turn's inputs for people to read.
+type Turn struct {
+	Generation uint64  `json:"generation,omitempty"` // of the cluster
+	Turn       uint64  `json:"turn"`
+	Inputs     []Input `json:"inputs"`
+}
+
+// Input is one thing that the core loop took.
+type Input struct {
+	Kind         string             `json:"kind"`
+	Link         string             `json:"link,omitempty"`
+	At           call.Time          `json:"at,omitzero"` // received, by our clock
+	Text         string             `json:"text,omitempty"`
+	Observations []call.Observation `json:"observations,omitempty"`
+	Instance     *core.Instance     `json:"instance,omitempty"`
+	Clock        *core.ClockSample  `json:"clock,omitempty"`
+}
+
+// ReadTurn decodes the data of a record of the kind RecordInputs.
+func ReadTurn(data []byte) (Turn, error) {
+	in, err := readInputs(data, func(id string) *link { return &link{id: id} })
+	if err != nil {
+		return Turn{}, err
+	}
+	t := Turn{Generation: in.gen, Turn: in.turn, Inputs: []Input{}}
+	for _, m := range in.msgs {
+		t.Inputs = append(t.Inputs, Input{Kind: m.kind.String(), Link: m.link.id, At: m.at, Text: m.text, Observations: m.obs,
+			Instance: m.inst, Clock: m.clock})
+	}
+	return t, nil
 }

@@ -127,6 +127,7 @@ func (w *writer) settled() {
 	if !g.behind && w.q.len() == 0 {
 		g.cursor.Advance(g.tail)
 	}
+	w.tel.Behind.Store(int64(g.tail) - int64(g.cursor.Seq()))
 }
 
 // catchUp delivers from the journal until the sink has caught up, or hard ends.
@@ -148,6 +149,7 @@ func (w *writer) catchUp(hard context.Context) {
 			}
 		}
 		w.lag.cursor.Advance(rd.next - 1)
+		w.tel.Behind.Store(w.lag.records())
 		if err == nil && w.lag.caughtUp(rd.next) {
 			w.full.Store(false)
 			return

@@ -122,6 +122,10 @@ func (p *loop) followed() chan []core.LogEntry {
 
 // beat is what is to be done now and then.
 func (p *loop) beat(hard context.Context) {
+	if f := p.r.follower; f != nil {
+		f.turn.Store(p.nth)
+		f.holds.Store(int64(f.held.n))
+	}
 	if p.standby {
 		p.doubt()
 		return

@@ -150,7 +150,17 @@ func New(o Options) (*Router, error) {
 	if err := r.openJournal(); err != nil {
 		return nil, fmt.Errorf("router: %w", err)
 	}
-	o.Telemetry.SetGauges(telemetry.Gauges{ActiveCalls: r.ActiveCalls, QueueDepth: r.in.len})
+	g := telemetry.Gauges{ActiveCalls: r.ActiveCalls, QueueDepth: r.in.len}
+	if r.keeper != nil {
+		g.Journal = func() (int64, bool) {
+			s := r.keeper.status()
+			return s.Bytes, s.Full || s.Trouble != ""
+		}
+	}
+	if o.Cluster != nil {
+		g.Owner = o.Cluster.Owner
+	}
+	o.Telemetry.SetGauges(g)
 	return r, nil
 }
 

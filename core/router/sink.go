@@ -204,6 +204,7 @@ func (w *writer) delivered(batch []core.Item) {
 	if seq := batch[len(batch)-1].Seq; seq > 1 {
 		w.lag.cursor.Advance(seq - 1)
 	}
+	w.tel.Behind.Store(w.lag.records())
 }
 
 // deliver writes batch, and what failed of it again until it is accepted, before anything later is offered. It

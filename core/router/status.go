@@ -8,12 +8,35 @@ import (
 
 // Status is the router as it stands, for /readyz and the live table.
 type Status struct {
-	Ready       bool         `json:"ready"` // every link up, no sink failing or full, not stopping
-	Stopping    bool         `json:"stopping,omitempty"`
-	ActiveCalls int          `json:"active_calls"`
-	Queue       int          `json:"queue"` // frames waiting for the tracker
-	Links       []LinkStatus `json:"links"`
-	Sinks       []SinkStatus `json:"sinks"`
+	Ready       bool           `json:"ready"` // every link up, no sink failing or full, not stopping
+	Stopping    bool           `json:"stopping,omitempty"`
+	ActiveCalls int            `json:"active_calls"`
+	Queue       int            `json:"queue"` // frames waiting for the tracker
+	Links       []LinkStatus   `json:"links"`
+	Sinks       []SinkStatus   `json:"sinks"`
+	Journal     *JournalStatus `json:"journal,omitempty"` // nil: none
+	Cluster     *ClusterStatus `json:"cluster,omitempty"` // nil: alone
+}
+
+// JournalStatus is the journal as it stands.
+type JournalStatus struct {
+	Bytes    int64     `json:"bytes"`
+	Segments int       `json:"segments"`
+	First    uint64    `json:"first"` // records that are kept
+	Last     uint64    `json:"last"`
+	OldestAt call.Time `json:"oldest_at,omitzero"`
+	Full     bool      `json:"full,omitempty"`     // at its bound: the links wait
+	Trouble  string    `json:"trouble,omitempty"`  // why it cannot be written; what is received meanwhile is not kept
+	Bypassed int64     `json:"bypassed,omitempty"` // items that were delivered without it
+}
+
+// ClusterStatus is this node's part in a cluster.
+type ClusterStatus struct {
+	Node   string `json:"node"`
+	Owner  bool   `json:"owner"`  // of the links, and allowed to publish
+	Turn   uint64 `json:"turn"`   // of the core loop, the latest that this node knows
+	Held   int    `json:"held"`   // observations that the owner has not told of, on a standby
+	Synced bool   `json:"synced"` // the cluster's log was read to its end within the last seconds, on a standby
 }
 
 // LinkStatus is one link as it stands.
@@ -43,7 +66,8 @@ type SinkStatus struct {
 	Name         string    `json:"name"`
 	Queue        int       `json:"queue"` // items queued or being written
 	QueueMax     int       `json:"queue_max"`
-	Full         bool      `json:"full,omitempty"`         // its queue has no room now
+	Full         bool      `json:"full,omitempty"`         // its queue has no room now; with a journal: it lags and reads from there
+	Behind       int64     `json:"behind,omitempty"`       // records of the journal that it has not been given yet
 	FailingSince call.Time `json:"failing_since,omitzero"` // zero: the last write succeeded
 	LastError    string    `json:"last_error,omitempty"`   // of a sink that is failing
 	LastAck      call.Time `json:"last_ack,omitzero"`
@@ -69,7 +93,30 @@ func (r *Router) Status() Status {
 		s.Ready = s.Ready && !ws.Full && ws.FailingSince == 0
 		s.Sinks = append(s.Sinks, ws)
 	}
+	if r.keeper != nil {
+		s.Journal = r.keeper.status()
+		s.Ready = s.Ready && !s.Journal.Full && s.Journal.Trouble == ""
+	}
+	if r.follower != nil {
+		s.Cluster = r.follower.status()
+		s.Ready = s.Ready && (s.Cluster.Owner || s.Cluster.Synced)
+	}
 	return s
+}
+
+func (k *keeper) status() *JournalStatus {
+	j := k.j.Stats()
+	s := &JournalStatus{Bytes: j.Bytes, Segments: j.Segments, First: j.First, Last: j.Last, OldestAt: j.OldestAt,
+		Full: k.blocked.Load(), Bypassed: k.bypassed.Load(), Trouble: j.CursorFailure}
+	if why := k.trouble.Load(); why != nil {
+		s.Trouble = *why
+	}
+	return s
+}
+
+func (f *follower) status() *ClusterStatus {
+	return &ClusterStatus{Node: f.c.Node, Owner: f.c.Owner(), Turn: f.turn.Load(), Held: int(f.holds.Load()),
+		Synced: time.Since(time.Unix(0, f.live.Load())) < staleRead}
 }
 
 // Ready has the shape /readyz wants.
@@ -107,6 +154,9 @@ func (w *writer) status(now call.Time) SinkStatus {
 	s := SinkStatus{Name: w.name, Queue: int(w.tel.Depth.Load()), QueueMax: w.q.maxItems, Full: w.full.Load(),
 		Produced: w.tel.Produced.Load(), Acked: w.tel.Acked.Load(), Retried: w.tel.Retried.Load(),
 		Dropped: w.tel.Dropped.Load(), DeadLetters: w.tel.DeadLettered.Load(), LastAck: call.Time(w.lastAck.Load())}
+	if w.lag != nil {
+		s.Behind = w.lag.records()
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s.FailingSince, s.LastError = w.failingSince, w.lastErr

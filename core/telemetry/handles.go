@@ -94,6 +94,7 @@ type Sink struct {
 	Dropped      atomic.Uint64 // items given up: queue full under when_full: drop, or a drain that ran out of time
 	DeadLettered atomic.Uint64 // items the sink will never accept
 	Failing      atomic.Bool   // the last write failed
+	Behind       atomic.Int64  // records of the journal that it has not been given yet
 	Depth        atomic.Int64  // items queued or being written
 
 	name    string
@@ -144,6 +145,8 @@ func (t *T) Sink(name string) *Sink {
 type Gauges struct {
 	ActiveCalls func() int
 	QueueDepth  func() int // frames waiting for the tracker
+	Journal     func() (bytes int64, failing bool)
+	Owner       func() bool // of the links, in a cluster
 }
 
 // SetGauges says where the process-wide gauges are read.

@@ -55,7 +55,8 @@ func (m *maker) keep(o metric.Observable, err error) {
 type instruments struct {
 	received, normalized, deadLetters, linkDropped, sessions, notes, verdicts metric.Int64ObservableCounter
 	produced, acked, retried, sinkDropped, sinkDead                           metric.Int64ObservableCounter
-	up, active, queue, depth, failing                                         metric.Int64ObservableGauge
+	up, active, queue, depth, failing, behind                                 metric.Int64ObservableGauge
+	journalBytes, journalFailing, owner                                       metric.Int64ObservableGauge
 	offset                                                                    metric.Float64ObservableGauge
 }
 
@@ -81,7 +82,13 @@ func (t *T) instrument(meter metric.Meter) error {
 		queue:       m.gauge("cti.queue.depth", "{frame}", "Frames waiting for the tracker."),
 		depth:       m.gauge("cti.sink.queue.depth", "{item}", "Items queued or being written."),
 		failing:     m.gauge("cti.sink.failing", "", "1 while the sink's last write failed."),
-		offset:      m.floatGauge("cti.clock.offset", "ms", "The switch's clock minus ours."),
+		behind:      m.gauge("cti.sink.behind", "{record}", "Records of the journal that the sink has not been given yet."),
+
+		journalBytes:   m.gauge("cti.journal.bytes", "By", "Size of the journal's folder."),
+		journalFailing: m.gauge("cti.journal.failing", "", "1 while the journal cannot be written or is at its bound."),
+		owner:          m.gauge("cti.cluster.owner", "", "1 while this node owns the links and may publish."),
+
+		offset: m.floatGauge("cti.clock.offset", "ms", "The switch's clock minus ours."),
 	}
 	if err := errors.Join(m.errs...); err != nil {
 		return fmt.Errorf("making metrics: %w", err)
@@ -109,6 +116,14 @@ func (t *T) observe(o metric.Observer, in *instruments) {
 	}
 	if g.QueueDepth != nil {
 		o.ObserveInt64(in.queue, int64(g.QueueDepth()))
+	}
+	if g.Journal != nil {
+		bytes, failing := g.Journal()
+		o.ObserveInt64(in.journalBytes, bytes)
+		o.ObserveInt64(in.journalFailing, oneIf(failing))
+	}
+	if g.Owner != nil {
+		o.ObserveInt64(in.owner, oneIf(g.Owner()))
 	}
 }
 
@@ -141,6 +156,7 @@ func (in *instruments) sink(o metric.Observer, s *Sink) {
 	o.ObserveInt64(in.sinkDead, int64(s.DeadLettered.Load()), attrs)
 	o.ObserveInt64(in.depth, s.Depth.Load(), attrs)
 	o.ObserveInt64(in.failing, oneIf(s.Failing.Load()), attrs)
+	o.ObserveInt64(in.behind, s.Behind.Load(), attrs)
 }
 
 func oneIf(b bool) int64 {

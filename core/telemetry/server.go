@@ -65,9 +65,14 @@ func isLoopback(host string) bool {
 // goroutine and must not block.
 type Ready func() (ok bool, detail any)
 
-// Serve answers until ctx ends, then returns nil after at most two seconds for requests under way. onListen, when
+// OrderHeader must be there in requests that change something, with any value: a page in a browser cannot send it to
+// another site unasked.
+const OrderHeader = "X-Ctigate"
+
+// Serve answers until ctx ends, then returns nil after at most two seconds for requests under way. more are handlers by
+// pattern ("POST /cluster/drain"), behind the token too, and behind OrderHeader unless they are for GET. onListen, when
 // set, gets the address in use before the first request is taken.
-func (s Server) Serve(ctx context.Context, t *T, ready Ready, onListen func(net.Addr)) error {
+func (s Server) Serve(ctx context.Context, t *T, ready Ready, more map[string]http.HandlerFunc, onListen func(net.Addr)) error {
 	if err := errors.Join(s.Validate()...); err != nil {
 		return fmt.Errorf("telemetry server: %w", err)
 	}
@@ -75,7 +80,7 @@ func (s Server) Serve(ctx context.Context, t *T, ready Ready, onListen func(net.
 		<-ctx.Done()
 		return nil
 	}
-	h, err := s.handler(t, ready)
+	h, err := s.handler(t, ready, more)
 	if err != nil {
 		return err
 	}
@@ -111,7 +116,7 @@ func serve(ctx context.Context, ln net.Listener, h http.Handler) error {
 	return nil
 }
 
-func (s Server) handler(t *T, ready Ready) (http.Handler, error) {
+func (s Server) handler(t *T, ready Ready, more map[string]http.HandlerFunc) (http.Handler, error) {
 	guard := func(h http.Handler) http.Handler { return h }
 	if !s.Token.IsZero() {
 		if _, err := s.Token.Reveal(); err != nil {
@@ -123,21 +128,45 @@ func (s Server) handler(t *T, ready Ready) (http.Handler, error) {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.Handle("GET /metrics", guard(t.MetricsHandler()))
 	mux.Handle("GET /readyz", guard(readyz(ready)))
+	for pattern, h := range more {
+		if !strings.HasPrefix(pattern, "GET ") {
+			h = ordered(h)
+		}
+		mux.Handle(pattern, guard(h))
+	}
 	return mux, nil
+}
+
+// ordered lets through who means it.
+func ordered(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get(OrderHeader) == "" {
+			http.Error(w, "the header "+OrderHeader+" is needed", http.StatusForbidden)
+			return
+		}
+		h(w, r)
+	}
 }
 
 func readyz(ready Ready) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		ok, detail := ready()
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Cache-Control", "no-store")
+		status := http.StatusOK
 		if !ok {
-			w.WriteHeader(http.StatusServiceUnavailable)
+			status = http.StatusServiceUnavailable
 		}
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		_ = enc.Encode(detail) // the client may have gone
+		WriteJSON(w, status, detail)
 	}
+}
+
+// WriteJSON answers with v.
+func WriteJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	_ = enc.Encode(v) // the client may have gone
 }
 
 // bearer lets through who knows the token. It is read at each request, so a rotated file is picked up.

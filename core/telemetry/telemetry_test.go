@@ -229,7 +229,7 @@ func serveFor(t *testing.T, s Server, tel *T, ready Ready, f func(url string)) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	addr, done := make(chan net.Addr, 1), make(chan error, 1)
-	go func() { done <- s.Serve(ctx, tel, ready, func(a net.Addr) { addr <- a }) }()
+	go func() { done <- s.Serve(ctx, tel, ready, nil, func(a net.Addr) { addr <- a }) }()
 	select {
 	case a := <-addr:
 		f("http://" + a.String())
@@ -294,7 +294,7 @@ func TestServerToken(t *testing.T) {
 			}
 		}
 	})
-	if err := (Server{Listen: "0.0.0.0:0"}).Serve(t.Context(), tel, ready, nil); err == nil {
+	if err := (Server{Listen: "0.0.0.0:0"}).Serve(t.Context(), tel, ready, nil, nil); err == nil {
 		t.Error("listened on all addresses without leave")
 	}
 }
