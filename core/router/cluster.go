@@ -207,6 +207,14 @@ func (r *Router) begin(x *replicator) {
 	}
 }
 
+// seamless reports whether this node heard everything on l that the owner before did not take: its own session was
+// established, and the snapshot over, while the owner still told of what it heard, and what the owner knew was complete.
+func (p *loop) seamless(l *link) bool {
+	f := p.r.follower
+	return l.own != nil && l.state.up && l.state.snapshot == nil && l.own.ID == l.state.ref.Instance &&
+		!l.ownSince.IsZero() && f.alive.Sub(l.ownSince) > overlap
+}
+
 // takeLinks goes on with every link: from what this node has read of it and the owner before had not taken.
 func (p *loop) takeLinks(f *follower) {
 	now := p.clockTime(call.At(p.r.o.Now()))
@@ -215,20 +223,19 @@ func (p *loop) takeLinks(f *follower) {
 		from = unstopped
 	}
 	for _, l := range p.r.links {
-		news := message{link: l, at: now - p.ahead}
+		news := message{kind: msgDown, link: l, at: now - p.ahead, text: from}
 		switch {
-		case l.own != nil && l.state.up && l.own.ID == l.state.ref.Instance && !l.ownSince.IsZero() && f.alive.Sub(l.ownSince) > overlap:
+		case p.seamless(l):
 			if !l.own.Shared {
-				news.kind, news.text = msgGap, from
+				news.kind = msgGap
 				p.handle(&news)
 			}
-		case l.own != nil:
-			news.kind, news.inst = msgUp, l.own
-			p.handle(&news)
-			l.restart()
+			continue
 		case l.state.up:
-			news.kind, news.text = msgDown, from
 			p.handle(&news)
+		}
+		if l.own != nil {
+			l.restart() // its snapshot is needed
 		}
 	}
 	for l, d := range f.held.dropped {

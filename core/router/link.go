@@ -71,8 +71,11 @@ func (l *link) supervise(ctx context.Context) {
 			failures = 0
 		}
 		wait := l.r.o.Backoff.pause(failures, l.r.o.Rand())
-		if core.IsPermanent(err) {
+		switch {
+		case core.IsPermanent(err):
 			wait = l.r.o.Backoff.Permanent
+		case err == errAnotherSession:
+			wait, failures = 0, -1
 		}
 		complained = l.complain(err, complained, wait)
 		l.tell(message{kind: msgDown, text: err.Error()})

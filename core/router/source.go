@@ -31,6 +31,8 @@ type snapshot struct {
 	synthetic int
 }
 
+func newSnapshot() *snapshot { return &snapshot{calls: map[string]struct{}{}} }
+
 func (s *snapshot) saw(o *call.Observation, events []*call.Event) {
 	if o.Kind == call.SnapshotLeg && len(s.calls) < maxSnapshotCalls {
 		id := o.Link
@@ -115,7 +117,7 @@ func (p *loop) up(l *link, m *message) {
 	}
 	st.up, st.wasUp, st.downSaid = true, true, false
 	st.heard, st.lately = m.at, m.at
-	st.snapshot = &snapshot{calls: map[string]struct{}{}}
+	st.snapshot = newSnapshot()
 	if p.mute {
 		return
 	}

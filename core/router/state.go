@@ -105,6 +105,10 @@ func packLink(p *call.Pack, x *savedLink) {
 	}
 	p.Word(&st.downWhy)
 	p.Time(&st.heard)
+	reading := st.snapshot != nil
+	if p.Bool(&reading); reading && p.Reading() {
+		st.snapshot = newSnapshot()
+	}
 	p.Bool(&st.timed)
 	p.Time(&st.lately)
 }
