@@ -137,14 +137,16 @@ func (n *normalizer) agentStatus(name, status string) {
 	}
 }
 
-// agentCall follows an agent into a queue call and out of it, back to what the agent chose meanwhile.
+// agentCall follows an agent into a queue call and out of it, back to what the agent chose meanwhile. One who comes out of
+// a call that began before this reader did is told of too: another reader of the switch has seen it begin.
 func (n *normalizer) agentCall(name, state string) {
+	_, known := n.agents[name]
 	a := n.agent(name)
 	switch {
 	case state == "In a queue call":
 		a.busy = true
 		n.emitAgent(name, "busy")
-	case a.busy && (state == "Waiting" || state == "Idle"):
+	case (a.busy || !known) && (state == "Waiting" || state == "Idle"):
 		a.busy = false
 		n.emitAgent(name, a.status)
 	}
