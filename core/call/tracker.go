@@ -306,6 +306,9 @@ func (t *Tracker) emit(c *tracked, typ EventType, l *leg, o *Observation) *Event
 	if o.Synthetic {
 		c.synthetic++
 	}
+	if o.Synthetic && l != nil { // a snapshot may speak of a leg in two calls, one after the other
+		subject = c.call.ID + "/" + subject
+	}
 	if typ == CallUpdated && o.Reason != "" { // one native event may set several variables
 		subject += "/" + o.Reason
 	}

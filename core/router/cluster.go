@@ -37,6 +37,9 @@ func (c *Cluster) wait(ctx context.Context) bool {
 // in the log by then.
 const overlap = time.Second
 
+// maxUnlogged bounds the turns that are remembered until they are in the log.
+const maxUnlogged = 200_000
+
 // stint is one time of owning the links: the stages behind the core loop run for its length. Without a cluster there is
 // one, for all of Run.
 type stint struct {
@@ -114,6 +117,9 @@ func (p *loop) takeOver(gen uint64) error {
 	r, f := p.r, p.r.follower
 	if f.need {
 		p.r.log.Error("cluster: taking over without the state of the owner before: calls in progress begin anew")
+		if err := p.restoreState(f.blank); err != nil {
+			return fmt.Errorf("taking over: %w", err)
+		}
 	}
 	x, err := newReplicator(r, r.o.Cluster, gen)
 	if err != nil {
@@ -311,8 +317,12 @@ func (r *Router) published(s *stint) bool {
 // standDown makes the loop a standby's. clean says that its state is the log's.
 func (p *loop) standDown(s *stint, clean bool) {
 	f := p.r.follower
-	p.inputs, p.items = nil, nil
-	f.own, f.need = false, !clean
+	if !clean {
+		p.remember(inputs{turn: p.nth + 1, msgs: p.inputs})
+		p.holdAgain(s.x.logged.Load())
+	}
+	p.inputs, p.items, p.unlogged = nil, nil, nil
+	f.own, f.restarted, f.need = false, false, !clean
 	f.state = max(f.state, s.x.state)
 	f.heard, f.alive, f.last.node = time.Now(), time.Time{}, ""
 	f.paused.Store(false)
@@ -322,4 +332,29 @@ func (p *loop) standDown(s *stint, clean bool) {
 	}
 	signal(f.resume)
 	p.r.log.Info("cluster: standing by", "turn", p.nth, "clean", clean)
+}
+
+// remember keeps what a turn took until it is in the cluster's log: this node may lose the links before, and get them back.
+func (p *loop) remember(in inputs) {
+	if p.r.follower == nil {
+		return
+	}
+	logged := p.r.stint.x.logged.Load()
+	for len(p.unlogged) > 0 && (p.unlogged[0].turn <= logged || len(p.unlogged) > maxUnlogged) {
+		p.unlogged[0] = inputs{}
+		p.unlogged = p.unlogged[1:]
+	}
+	p.unlogged = append(p.unlogged, in)
+}
+
+// holdAgain holds what was taken in turns after logged, as if it had come while another node owned the links.
+func (p *loop) holdAgain(logged uint64) {
+	now := time.Now()
+	for _, in := range p.unlogged {
+		for i := range in.msgs {
+			if m := &in.msgs[i]; in.turn > logged && m.kind == msgFrame {
+				p.r.follower.held.hold(m, now)
+			}
+		}
+	}
 }

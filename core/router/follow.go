@@ -37,23 +37,25 @@ type follower struct {
 	holds   atomic.Int64  // observations held
 
 	// Of the core loop.
-	need    bool      // the state is not the log's
-	own     bool      // the local journal goes on where the log ends
-	pieces  []byte    // of a checkpoint being read
-	piece   uint64    // the next
-	at      int64     // offset where it begins
-	state   int64     // offset of the latest checkpoint, -1: none
-	last    entry     // the latest turn or sign of life, without its data
-	heard   time.Time // when it came
-	alive   time.Time // when the latest came that the owner had written just then
-	unsure  []unsure  // turns that were followed and may not have been delivered
-	held    *held
-	doubted time.Time // when the owner was last said to hang
+	need      bool      // the state is not the log's
+	own       bool      // the local journal goes on where the log ends
+	restarted bool      // the state is as the journal has it
+	blank     []byte    // the state of a loop that has seen nothing
+	pieces    []byte    // of a checkpoint being read
+	piece     uint64    // the next
+	at        int64     // offset where it begins
+	state     int64     // offset of the latest checkpoint, -1: none
+	last      entry     // the latest turn or sign of life, without its data
+	heard     time.Time // when it came
+	alive     time.Time // when the latest came that the owner had written just then
+	unsure    []unsure  // turns that were followed and may not have been delivered
+	held      *held
+	doubted   time.Time // when the owner was last said to hang
 }
 
 func newFollower(r *Router, c *Cluster) *follower {
 	return &follower{r: r, c: c, entries: make(chan []core.LogEntry), rejoin: make(chan struct{}, 1), resume: make(chan struct{}, 1),
-		joined: make(chan struct{}), owned: make(chan struct{}), state: -1, held: newHeld(), heard: time.Now()}
+		joined: make(chan struct{}), owned: make(chan struct{}), state: -1, restarted: true, held: newHeld(), heard: time.Now()}
 }
 
 // run reads the log until ctx ends, but for the times in which this node owns the links.
@@ -168,9 +170,9 @@ func (f *follower) begin(last *entry, end int64) (next int64) {
 	f.pieces, f.unsure = nil, nil
 	switch {
 	case last == nil:
-		f.own, f.need = true, false
+		f.own, f.need = f.restarted, !f.restarted
 		return 0
-	case last.node == f.c.Node && last.gen == p.gen && last.turn <= p.nth:
+	case f.restarted && last.node == f.c.Node && last.gen == p.gen && last.turn <= p.nth:
 		f.own, f.need, f.state = true, false, last.state
 		return end
 	case last.state >= 0:

@@ -347,6 +347,7 @@ func (p *loop) hand() {
 	if p.r.keeper.wantState.Swap(false) {
 		t.state = p.appendState(nil)
 	}
+	p.remember(t.inputs)
 	if err := p.r.keeper.turns.push(p.r.stint.ctx, t); err != nil {
 		p.r.log.Warn("a turn is left to another node", "inputs", len(t.inputs.msgs), "items", len(t.items), "reason", err)
 	}

@@ -105,8 +105,9 @@ type replicator struct {
 	q        *queue[replica]
 	gen      uint64
 	fenced   atomic.Bool
-	finished atomic.Bool  // the last word is in the log
-	next     atomic.Int64 // offset behind the latest entry of this stint
+	finished atomic.Bool   // the last word is in the log
+	next     atomic.Int64  // offset behind the latest entry of this stint
+	logged   atomic.Uint64 // the latest turn that is in the log for sure
 
 	first uint64 // turn of the stint: it holds what of those before may not have been delivered
 	floor uint64 // the turn up to which all was delivered before it
@@ -192,6 +193,7 @@ func (x *replicator) publishTogether(ctx context.Context, batch []replica) bool 
 	if _, ok := x.append(ctx, turnEntries(batch)); !ok {
 		return false
 	}
+	x.logged.Store(x.turn)
 	for i := range batch {
 		x.passOn(&batch[i], func(w *writer) { w.feed(batch[i].items, batch[i].seq) })
 	}
@@ -339,6 +341,7 @@ func (x *replicator) publishRead(ctx context.Context, batch []replica) {
 	if _, ok := x.append(ctx, turnEntries(batch)); !ok {
 		return
 	}
+	x.logged.Store(x.turn)
 	for i := range batch {
 		x.passOn(&batch[i], func(w *writer) { w.readTo(batch[i].seq) })
 	}

@@ -172,15 +172,13 @@ func (r *Router) openJournal() (err error) {
 	if err := r.openCursors(); err != nil {
 		return err
 	}
-	if err := r.loop.restore(r.o.Journal, r.o.Opened); err != nil {
-		return err
-	}
-	r.keeper = newKeeper(r, r.o.Journal)
 	if r.o.Cluster != nil {
 		r.follower = newFollower(r, r.o.Cluster)
+		r.follower.blank = r.loop.appendState(nil)
 		r.loop.standby = true
 	}
-	return nil
+	r.keeper = newKeeper(r, r.o.Journal)
+	return r.loop.restore(r.o.Journal, r.o.Opened)
 }
 
 // openCursors opens every sink's, and forgets those of sinks that are not configured any more: they would hold up
