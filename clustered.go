@@ -186,7 +186,7 @@ func (x *clustered) look() {
 // heard of.
 func (x *clustered) begun() bool {
 	o := x.member.Owner(theUnit)
-	return o.Member == x.owners && time.Since(x.ownedAt) > 2*x.cfg.Lease+x.cfg.HungAfter
+	return o.Member == x.owners && o.Node != x.cfg.Node && time.Since(x.ownedAt) > 2*x.cfg.Lease+x.cfg.HungAfter
 }
 
 // remove reports whether the group is rid of a member.

@@ -347,14 +347,19 @@ func (p *loop) remember(in inputs) {
 	p.unlogged = append(p.unlogged, in)
 }
 
-// holdAgain holds what was taken in turns after logged, as if it had come while another node owned the links.
+// holdAgain holds what was taken in turns after logged, as if it had come while another node owned the links: before what
+// has come since.
 func (p *loop) holdAgain(logged uint64) {
-	now := time.Now()
+	h, now := p.r.follower.held, time.Now()
+	later := h.take()
 	for _, in := range p.unlogged {
 		for i := range in.msgs {
 			if m := &in.msgs[i]; in.turn > logged && m.kind == msgFrame {
-				p.r.follower.held.hold(m, now)
+				h.hold(m, now)
 			}
 		}
+	}
+	for i := range later {
+		h.hold(&later[i], now)
 	}
 }
