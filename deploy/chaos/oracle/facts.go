@@ -182,11 +182,14 @@ func (j *judge) madeUp(e *event) bool {
 	return j.inGap(e.Switch.ID, e.Time.Received.Std().Add(-5*time.Second), e.Time.Received.Std())
 }
 
+// Suspected begins the reason of a gap that a switch's own times suggest: a stepped clock is enough.
+const Suspected = "suspected"
+
 // causes: a gap is published only where a link was disturbed.
 func (j *judge) causes() {
 	for _, g := range j.gaps {
 		if !slices.ContainsFunc(j.c.Troubles, func(t Trouble) bool {
-			return t.Blind && t.during(g.sw, g.from, g.to)
+			return (t.Blind || t.Clock && strings.HasPrefix(g.reason, Suspected)) && t.during(g.sw, g.from, g.to)
 		}) {
 			j.violate(Causeless, []*Message{g.m}, "a gap on %s from %s to %s (%s): nothing disturbed its link then", g.sw,
 				g.from.Format(stamp), g.to.Format(stamp), g.reason)
