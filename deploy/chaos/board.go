@@ -18,15 +18,14 @@ type board struct {
 	out   io.Writer
 	began time.Time
 
-	mu       sync.Mutex
-	shown    time.Time
-	runs     int
-	failed   []uint64
-	faults   map[string]int
-	kinds    map[string]int // violations
-	sums     [12]int
-	longest  time.Duration
-	messages int
+	mu      sync.Mutex
+	shown   time.Time
+	runs    int
+	failed  []uint64
+	faults  map[string]int
+	kinds   map[string]int // violations
+	sums    [12]int
+	longest time.Duration
 }
 
 func newBoard(s *settings) *board {

@@ -62,7 +62,7 @@ func (r *run) damaged(f fault, do func(name string, rng *rand.Rand) error) {
 		r.note("damaging the journal of %s: %v", n.name, err)
 	}
 	r.wrong(n.start())
-	r.wrong(n.ready(30 * time.Second))
+	r.back(n)
 }
 
 // smallDisk is how much room a journal has in a run that fills its disk.

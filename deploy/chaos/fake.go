@@ -28,9 +28,8 @@ type brokers interface {
 
 // fake is kfake in this process.
 type fake struct {
-	dir  string
-	ps   []*proxy
-	port []int // of the brokers themselves
+	dir string
+	ps  []*proxy
 
 	mu sync.Mutex
 	c  *kfake.Cluster

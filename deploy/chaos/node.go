@@ -147,7 +147,7 @@ func (n *node) running() (bool, error) {
 	select {
 	case <-n.done:
 		if n.wanted {
-			return false, fmt.Errorf("%s ended by itself: %v: %s", n.name, n.err, n.lastWords())
+			return false, fmt.Errorf("%s ended by itself: %w: %s", n.name, n.err, n.lastWords())
 		}
 		return false, nil
 	default:
@@ -265,9 +265,11 @@ func (n *node) status() (s status, err error) {
 	return s, nil
 }
 
+var errNotReady = errors.New("/readyz says no")
+
 // ready waits until the node says so.
 func (n *node) ready(within time.Duration) error {
-	var last error
+	last := errNotReady
 	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(30 * time.Millisecond) {
 		if ok, err := n.running(); !ok {
 			return err
@@ -276,7 +278,9 @@ func (n *node) ready(within time.Duration) error {
 		if err == nil && s.Ready {
 			return nil
 		}
-		last = err
+		if err != nil {
+			last = err
+		}
 	}
-	return fmt.Errorf("%s was not ready within %v: %v: %s", n.name, within, last, n.lastWords())
+	return fmt.Errorf("%s was not ready within %v: %w: %s", n.name, within, last, n.lastWords())
 }

@@ -75,7 +75,6 @@ const (
 	damages              // or was read and is lost from the journal
 )
 
-func always(*settings) bool       { return true }
 func journaled(s *settings) bool  { return s.journal }
 func doubled(s *settings) bool    { return s.nodes > 1 }
 func onFake(s *settings) bool     { return !s.live }

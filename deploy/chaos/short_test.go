@@ -61,8 +61,9 @@ func TestPlansComeOfTheirSeeds(t *testing.T) {
 		}
 		return all + strconv.Itoa(len(p.calls))
 	}
-	if text(7) != text(7) || text(7) == text(8) {
-		t.Error("seed 7 twice and seed 8:\n", text(7), text(7), text(8))
+	once, again, other := text(7), text(7), text(8)
+	if once != again || once == other {
+		t.Error("seed 7 twice and seed 8:\n", once, again, other)
 	}
 	seen := map[string]bool{}
 	for seed := range uint64(200) {

@@ -99,5 +99,7 @@ func (w *witness) idle() bool {
 
 func (w *witness) close() {
 	w.stop()
-	<-w.done // what it cannot deliver it has nowhere to deliver to
+	if err := <-w.done; err != nil {
+		slog.Debug("the witness has ended", "error", err)
+	}
 }

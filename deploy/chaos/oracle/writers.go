@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -21,7 +22,7 @@ func (j *judge) writers() {
 		if m.Writer == "" {
 			continue
 		}
-		at := m.Stream + "\x00" + string(rune(m.Partition))
+		at := fmt.Sprintf("%s/%d ", m.Stream, m.Partition)
 		if p := now[at]; p != nil && p.Writer != m.Writer {
 			gone[at+p.Writer] = m
 		}
