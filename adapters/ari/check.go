@@ -186,10 +186,10 @@ func (k *checker) mayWrite(ctx context.Context) {
 	err := k.a.control.Hangup(ctx, "ctigate-check-no-such-channel", 0)
 	switch {
 	case errors.Is(err, ErrNotFound):
-		k.ok("ARI call control", "the user may write")
+		k.ok("ARI call control", "the user may write; snapshots are put in order with the events by marks in their stream")
 	case errors.Is(err, ErrForbidden):
-		k.warn("ARI call control", "the user may only read: events work, call control does not",
-			fmt.Sprintf("for call control, ari.conf: [%s] read_only=no", k.a.cfg.Username))
+		k.warn("ARI call control", "the user may only read: events work, call control does not, and snapshots are put in order with the events by their times alone",
+			fmt.Sprintf("for call control and marks, ari.conf: [%s] read_only=no", k.a.cfg.Username))
 	default:
 		k.warn("ARI call control", fmt.Sprintf("unclear: %v", err), "")
 	}

@@ -19,7 +19,7 @@ const (
 	// maxDetailed is how many channels are asked for what GET /channels does not show.
 	maxDetailed = 2000
 	// asking is how many requests for these are under way at once.
-	asking = 8
+	asking = 4
 )
 
 // snapshot is what ARI answered of the channels and bridges there are.

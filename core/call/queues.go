@@ -17,7 +17,7 @@ func (t *Tracker) queueEnter(l *leg, o *Observation) {
 	if o.Synthetic {
 		c.miss("queue.entered")
 	}
-	c.queueOpen, c.dirty = true, true
+	c.queueOpen, c.waits, c.dirty = true, true, true
 	c.call.Queue = &Queue{ID: o.Queue, EnteredAt: o.At, Position: o.Count}
 	t.emit(c, QueueEntered, l, o).Queue = c.call.Queue
 }

@@ -41,6 +41,7 @@ bootstrap() {
 configure() { # into folder $1
   cp "$here"/asterisk/*.conf "$1/"
   sed 's/^bindport = .*/bindport = 23088/' "$samples/http.conf" >"$1/http.conf"
+  printf 'sessionlimit = 500\n' >>"$1/http.conf" # forty gateways read at once in TestReconcile; the default is 100
   sed 's/change-me/gwsecret/' "$samples/ari.conf" >"$1/ari.conf"
   sed 's/change-me/gwsecret/; s/^port = .*/port = 23038/' "$samples/manager.conf" >"$1/manager.conf"
   printf '[stage]\ntype = user\npassword = stagesecret\nread_only = no\n' >>"$1/ari.conf"
