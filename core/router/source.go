@@ -20,8 +20,7 @@ type linkState struct {
 	downSaid bool // source.down is the latest word
 	downWhy  string
 	heard    call.Time // up to here nothing is missing: last frame by the switch's own time, or up
-	timed    bool      // frames tell the switch's time
-	lately   call.Time // last frame that did not, while others do
+	lately   call.Time // last frame without a time
 	snapshot *snapshot // being read
 }
 
@@ -73,12 +72,10 @@ func (p *loop) hear(l *link, m *message) {
 		if c, known := p.fresh.Clock(l.id); known {
 			sent -= call.Time(c.OffsetMS * float64(call.Millisecond))
 		}
-		st.heard, st.timed = max(st.heard, min(sent, m.at)), true
-	case st.timed:
+		st.heard = max(st.heard, min(sent, m.at))
+	default:
 		st.settle(m.at)
 		st.lately = m.at
-	default:
-		st.heard = max(st.heard, m.at)
 	}
 }
 

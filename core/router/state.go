@@ -109,7 +109,6 @@ func packLink(p *call.Pack, x *savedLink) {
 	if p.Bool(&reading); reading && p.Reading() {
 		st.snapshot = newSnapshot()
 	}
-	p.Bool(&st.timed)
 	p.Time(&st.lately)
 }
 
