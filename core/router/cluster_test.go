@@ -1,0 +1,331 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/core/call"
+	"github.com/ctigate/ctigate/core/journal"
+)
+
+// memoryLog is a cluster's log that nodes write through a pen each.
+type memoryLog struct {
+	mu      sync.Mutex
+	entries []core.LogEntry
+	epoch   int
+	grown   chan struct{}
+}
+
+func newMemoryLog() *memoryLog { return &memoryLog{grown: make(chan struct{})} }
+
+// pen is one node's way to the log, and to the sink that all nodes share: both refuse it once another was fenced in.
+type pen struct {
+	*resumer
+	log   *memoryLog
+	epoch int
+	away  atomic.Bool // nothing gets through
+}
+
+var errAway = errors.New("away")
+
+func (p *pen) Fence(context.Context) error {
+	p.log.mu.Lock()
+	defer p.log.mu.Unlock()
+	p.log.epoch++
+	p.epoch = p.log.epoch
+	return nil
+}
+
+func (p *pen) allowed() error {
+	p.log.mu.Lock()
+	defer p.log.mu.Unlock()
+	switch {
+	case p.away.Load():
+		return errAway
+	case p.epoch != p.log.epoch:
+		return fmt.Errorf("writing: %w", core.ErrFenced)
+	}
+	return nil
+}
+
+func (p *pen) Write(ctx context.Context, batch []core.Item) error {
+	if err := p.allowed(); err != nil {
+		return err
+	}
+	return p.resumer.Write(ctx, batch)
+}
+
+func (p *pen) Close(context.Context) error { return nil } // the others go on
+
+func (p *pen) Append(_ context.Context, entries [][]byte) (offsets []int64, err error) {
+	if err := p.allowed(); err != nil {
+		return nil, err
+	}
+	l := p.log
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, b := range entries {
+		at := int64(2 * len(l.entries)) // with holes
+		l.entries = append(l.entries, core.LogEntry{Offset: at, Data: slices.Clone(b)})
+		offsets = append(offsets, at)
+	}
+	close(l.grown)
+	l.grown = make(chan struct{})
+	return offsets, nil
+}
+
+func (p *pen) Read(ctx context.Context, from int64) (core.LogPage, error) {
+	l := p.log
+	l.mu.Lock()
+	grown, n := l.grown, len(l.entries)
+	l.mu.Unlock()
+	if int(from+1)/2 >= n {
+		select {
+		case <-grown:
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	end := int64(2 * len(l.entries))
+	return core.LogPage{Entries: slices.Clone(l.entries[min(int(from+1)/2, len(l.entries)):]), Next: end, End: end}, nil
+}
+
+func (p *pen) End(context.Context) (int64, error) {
+	p.log.mu.Lock()
+	defer p.log.mu.Unlock()
+	return int64(2 * len(p.log.entries)), nil
+}
+
+// node is one gateway of a cluster under test.
+type node struct {
+	*Router
+	pen    *pen
+	owner  atomic.Bool
+	hung   atomic.Bool
+	frames chan core.Frame
+	stop   func() error
+	j      *journal.Journal
+}
+
+// newNode starts a node whose one link sends what is put into frames. store is the sink that all nodes share.
+func newNode(t *testing.T, name, dir string, log *memoryLog, store *resumer) *node {
+	n := &node{pen: &pen{resumer: store, log: log}, frames: make(chan core.Frame, 1000)}
+	a := sessions(func(ctx context.Context, out core.Emitter) error {
+		err := out.Up(core.Instance{Kind: "asterisk", ID: "aa:bb", Shared: true})
+		for err = errors.Join(err, out.Frame(snapshotOver)); err == nil; {
+			select {
+			case f := <-n.frames:
+				err = out.Frame(f)
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		return err
+	})
+	j, found := openJournal(t, dir, journal.Options{})
+	o := kept(j, found)
+	o.Links, o.Sinks, o.DrainTimeout = pbx(a), []NamedSink{{Name: "m", Sink: n.pen}}, time.Second
+	o.Cluster = &Cluster{Node: name, Log: n.pen, Owner: n.owner.Load, HungAfter: 300 * time.Millisecond, Hung: func(string) { n.hung.Store(true) }}
+	n.Router, n.stop = start(t, o)
+	n.j = j
+	return n
+}
+
+func (n *node) takeOver(t *testing.T, gen uint64) {
+	t.Helper()
+	n.owner.Store(true)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	must(t, n.TakeOver(ctx, gen))
+}
+
+func (n *node) lose(t *testing.T) {
+	t.Helper()
+	n.owner.Store(false)
+	must(t, n.StandDown(t.Context(), false))
+}
+
+func (n *node) end(t *testing.T) {
+	t.Helper()
+	if n.owner.Load() {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		must(t, n.StandDown(ctx, true))
+	}
+	must(t, n.stop(), n.j.Close())
+}
+
+// both sends frames to the links of both nodes, to b in another order where that is possible: two readers of a switch see
+// the same order in each channel only.
+func both(a, b *node, frames []core.Frame) {
+	for i := 0; i < len(frames); i++ {
+		a.frames <- frames[i]
+		if i+1 < len(frames) && swappable(frames[i], frames[i+1]) {
+			b.frames <- frames[i+1]
+			a.frames <- frames[i+1]
+			b.frames <- frames[i]
+			i++
+			continue
+		}
+		b.frames <- frames[i]
+	}
+}
+
+func swappable(x, y core.Frame) bool {
+	a, b := x.Observations[0], y.Observations[0]
+	return a.Leg != b.Leg && a.Kind == call.LegConnected && b.Kind == call.LegConnected
+}
+
+// onlyOnce checks that no id stands for two items of a stream.
+func onlyOnce(t *testing.T, items []core.Item) {
+	t.Helper()
+	seen := map[string]*call.Event{}
+	for _, i := range items {
+		if i.Event == nil {
+			continue
+		}
+		id := string(i.Stream) + i.Event.ID
+		if seen[id] != nil {
+			t.Errorf("%s %s of call %s is there twice", i.Stream, i.Event.Type, i.Event.CallID)
+		}
+		seen[id] = i.Event
+	}
+}
+
+// The owner is lost at every event of two calls, in every manner: what it took is published to the last event, to the
+// journal, or not at all. The next owner publishes exactly the rest, with the same ids and numbers.
+func TestTakeover(t *testing.T) {
+	frames := append(talk(0, "a"), talk(7, "b")...)
+	for cut := range len(frames) + 1 {
+		for _, how := range []string{"planned", "published", "unheard"} {
+			t.Run(fmt.Sprint(how, " ", cut), func(t *testing.T) {
+				t.Parallel()
+				takeover(t, frames, cut, how)
+			})
+		}
+	}
+}
+
+func takeover(t *testing.T, frames []core.Frame, cut int, how string) {
+	log, store := newMemoryLog(), &resumer{}
+	a := newNode(t, "a", t.TempDir(), log, store)
+	<-a.Joined()
+	a.takeOver(t, 1)
+	eventually(t, "the owner's link", func() bool { return len(store.on(core.StreamSources)) == 2 })
+	b := newNode(t, "b", t.TempDir(), log, store)
+	eventually(t, "the standby's link", func() bool { s := b.Status(); return s.Links[0].Up && s.Links[0].Received == 1 })
+	time.Sleep(overlap + 2*aliveEvery + time.Second) // so long must both have listened
+	a.pen.away.Store(how == "unheard")
+	both(a, b, frames[:cut])
+	heard := func() bool {
+		return a.Status().Links[0].Received == uint64(cut)+1 && b.Status().Links[0].Received == uint64(cut)+1 && a.Status().Queue+b.Status().Queue == 0
+	}
+	eventually(t, "what both heard", heard)
+	switch how {
+	case "planned":
+		must(t, a.StandDown(t.Context(), true))
+		a.owner.Store(false)
+	case "published":
+		eventually(t, "all is told", func() bool { return b.Status().Cluster.Held == 0 })
+	case "unheard":
+		if cut > 0 {
+			eventually(t, "the standby's doubt", b.hung.Load)
+		}
+	}
+	b.takeOver(t, 2)
+	a.pen.away.Store(false)
+	if how != "planned" {
+		a.lose(t)
+	}
+	both(b, a, frames[cut:])
+	eventually(t, "the records", func() bool { return len(store.on(core.StreamRecords)) == 2 })
+	if how == "planned" { // and back
+		eventually(t, "that b goes on", func() bool { return a.Status().Cluster.Turn == b.Status().Cluster.Turn })
+		time.Sleep(2 * aliveEvery)
+		a.takeOver(t, 3)
+		b.lose(t)
+	}
+	a.end(t)
+	b.end(t)
+	if n := wholeCalls(t, store.items); n != 2 {
+		t.Errorf("%d calls", n)
+	}
+	onlyOnce(t, store.items)
+	want := []call.EventType{call.SourceUp, call.SourceReconciled}
+	if got := store.types(core.StreamSources); !reflect.DeepEqual(got, want) {
+		t.Errorf("sources: %v", got)
+	}
+}
+
+// A node that lost the links before anybody heard of what it had taken gets them back, and publishes it.
+func TestLostAndBack(t *testing.T) {
+	log, store := newMemoryLog(), &resumer{}
+	dir := t.TempDir()
+	a := newNode(t, "a", dir, log, store)
+	<-a.Joined()
+	a.takeOver(t, 1)
+	eventually(t, "the link", func() bool { return len(store.on(core.StreamSources)) == 2 })
+	a.pen.away.Store(true)
+	frames := talk(0, "a")
+	for _, f := range frames[:4] {
+		a.frames <- f
+	}
+	eventually(t, "what it heard", func() bool { return a.Status().Links[0].Received == 5 && a.Status().Queue == 0 })
+	a.lose(t)
+	for _, f := range frames[4:] {
+		a.frames <- f
+	}
+	a.pen.away.Store(false)
+	eventually(t, "what it heard then", func() bool { return a.Status().Links[0].Received == 8 && a.Status().Queue == 0 })
+	a.takeOver(t, 2)
+	eventually(t, "the record", func() bool { return len(store.on(core.StreamRecords)) == 1 })
+	a.end(t)
+	wholeCalls(t, store.items)
+	onlyOnce(t, store.items)
+}
+
+// A lone node is killed at every event while nobody hears it, and starts again: its journal has the rest.
+func TestAloneAndKilled(t *testing.T) {
+	frames := talk(0, "a")
+	for cut := range len(frames) + 1 {
+		t.Run(fmt.Sprint(cut), func(t *testing.T) {
+			log, store := newMemoryLog(), &resumer{}
+			dir := t.TempDir()
+			a := newNode(t, "a", dir, log, store)
+			<-a.Joined()
+			a.takeOver(t, 1)
+			eventually(t, "the link", func() bool { return len(store.on(core.StreamSources)) == 2 })
+			a.pen.away.Store(true)
+			for _, f := range frames[:cut] {
+				a.frames <- f
+			}
+			eventually(t, "what it heard", func() bool {
+				s := a.Status()
+				return s.Links[0].Received == uint64(cut)+1 && s.Queue == 0 && a.keeper.turns.len() == 0 && !a.keeper.keeping.Load()
+			})
+			crashed := image(t, dir)
+			a.lose(t)
+			a.end(t)
+			b := newNode(t, "a", crashed, log, store)
+			b.takeOver(t, 2)
+			eventually(t, "the link again", func() bool { return slices.Contains(store.types(core.StreamSources), call.SourceGap) })
+			for _, f := range frames[cut:] {
+				b.frames <- f
+			}
+			eventually(t, "no call", func() bool { return b.Status().ActiveCalls == 0 && b.Status().Queue == 0 })
+			b.end(t)
+			wholeCalls(t, store.items)
+			onlyOnce(t, store.items)
+		})
+	}
+}
