@@ -208,6 +208,9 @@ func TestTakeover(t *testing.T) {
 	frames := append(talk(0, "a"), talk(7, "b")...)
 	for cut := range len(frames) + 1 {
 		for _, how := range []string{"planned", "published", "unheard"} {
+			if how != "unheard" && cut%3 != 0 {
+				continue // every third will do
+			}
 			t.Run(fmt.Sprint(how, " ", cut), func(t *testing.T) {
 				t.Parallel()
 				takeover(t, frames, cut, how)

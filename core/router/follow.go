@@ -50,12 +50,13 @@ type follower struct {
 	alive     time.Time // when the latest came that the owner had written just then
 	unsure    []unsure  // turns that were followed and may not have been delivered
 	held      *held
+	toldTo    int64     // offset up to which held knows what the owner told
 	doubted   time.Time // when the owner was last said to hang
 }
 
 func newFollower(r *Router, c *Cluster) *follower {
 	return &follower{r: r, c: c, entries: make(chan []core.LogEntry), rejoin: make(chan struct{}, 1), resume: make(chan struct{}, 1),
-		joined: make(chan struct{}), owned: make(chan struct{}), state: -1, restarted: true, held: newHeld(), heard: time.Now()}
+		joined: make(chan struct{}), owned: make(chan struct{}), state: -1, restarted: true, toldTo: -1, held: newHeld(), heard: time.Now()}
 }
 
 // run reads the log until ctx ends, but for the times in which this node owns the links.
@@ -226,7 +227,7 @@ func (p *loop) followOne(f *follower, e *entry, offset int64) {
 		f.isOwned()
 	}
 	if e.kind == entryTurn {
-		p.followTurn(f, e)
+		p.followTurn(f, e, offset)
 	}
 	f.state = max(f.state, e.state)
 	for len(f.unsure) > 0 && f.unsure[0].turn <= e.delivered {
@@ -237,16 +238,18 @@ func (p *loop) followOne(f *follower, e *entry, offset int64) {
 }
 
 // followTurn applies what the owner took.
-func (p *loop) followTurn(f *follower, e *entry) {
+func (p *loop) followTurn(f *follower, e *entry, offset int64) {
 	in, err := readInputs(e.data, p.linkOf)
 	if err != nil {
 		p.r.log.Error("cluster: a turn of the log cannot be read: starting from a checkpoint", "error", err)
 		p.lose(f)
 		return
 	}
+	news := offset > f.toldTo // not read once more
+	f.toldTo = max(f.toldTo, offset)
 	for i := range in.msgs {
 		m := &in.msgs[i]
-		if m.kind == msgFrame {
+		if m.kind == msgFrame && news {
 			f.held.told(m, f.heard)
 		}
 		if m.kind == msgUp {
@@ -328,6 +331,7 @@ func (p *loop) watch(m *message) {
 	switch m.kind {
 	case msgUp:
 		l.own, l.ownSince = m.inst, time.Time{}
+		p.r.follower.held.deaf(l)
 	case msgDown:
 		l.own = nil
 	case msgFrame:

@@ -7,9 +7,9 @@ import (
 )
 
 const (
-	heldMax = 500_000         // observations that a standby holds
-	seenMax = 1 << 20         // observations of the owner that a standby remembers until it has made its own
-	seenFor = 5 * time.Minute // likewise
+	heldMax = 500_000          // observations that a standby holds
+	seenMax = 1 << 20          // observations of the owner that a standby remembers until it has made its own
+	seenFor = 30 * time.Second // likewise
 
 	passedBy = time.Second // two readers of a switch are not further apart in the order of what they read
 )
@@ -108,11 +108,11 @@ func (h *held) remove(x *heldObservation) {
 	}
 }
 
-// told notes what the owner has taken.
+// told notes what the owner has taken. What this node does not listen for will not come here.
 func (h *held) told(m *message, now time.Time) {
 	for i := range m.obs {
 		k := seenKey{m.link, m.obs[i].Key()}
-		if k.key == 0 {
+		if k.key == 0 || m.obs[i].Synthetic || m.obs[i].Kind.OfSnapshot() {
 			continue
 		}
 		if same := h.byKey[k]; len(same) > 0 {
@@ -120,6 +120,9 @@ func (h *held) told(m *message, now time.Time) {
 				m.link.told = since
 			}
 			h.remove(same[0])
+			continue
+		}
+		if m.link.ownSince.IsZero() {
 			continue
 		}
 		h.seen[k]++
@@ -130,6 +133,15 @@ func (h *held) told(m *message, now time.Time) {
 			h.forget(h.order[0].key)
 		}
 		h.order = h.order[1:]
+	}
+}
+
+// deaf forgets what was still to come on l: this node's session has ended.
+func (h *held) deaf(l *link) {
+	for k := range h.seen {
+		if k.link == l {
+			delete(h.seen, k)
+		}
 	}
 }
 

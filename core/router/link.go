@@ -25,7 +25,7 @@ var (
 	errSessionOver = errors.New("the session is over")
 	errEndedItself = errors.New("the session ended by itself")
 
-	errAnotherSession = errors.New("asking the switch for a snapshot, after taking the link over")
+	errAnotherSession = errors.New("taken over: the switch is asked for a snapshot")
 )
 
 // link is one supervised switch link. The core loop owns the fields of state; the rest is safe for concurrent use.

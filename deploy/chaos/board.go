@@ -24,7 +24,7 @@ type board struct {
 	failed  []uint64
 	faults  map[string]int
 	kinds   map[string]int // violations
-	sums    [12]int
+	sums    [13]int
 	longest time.Duration
 }
 
@@ -42,7 +42,7 @@ func (b *board) add(r *result) {
 		b.faults[k] += n
 	}
 	if rep := r.report; rep != nil {
-		for i, n := range []int{rep.Messages, rep.Events, rep.Calls, rep.Repeats, rep.Gaps, rep.Touched, rep.Excused, rep.Overtaken, rep.Destroyed, rep.Off, rep.Synthetic, rep.Writers} {
+		for i, n := range []int{rep.Messages, rep.Events, rep.Calls, rep.Repeats, rep.Gaps, rep.Touched, rep.Excused, rep.Overtaken, rep.Otherwise, rep.Destroyed, rep.Off, rep.Synthetic, rep.Writers} {
 			b.sums[i] += n
 		}
 		for _, v := range rep.Violations {
@@ -121,7 +121,7 @@ func (b *board) finish() int {
 	row := func(what string, n any) { fmt.Fprintf(b.out, "  %-44s %v\n", what, n) }
 	fmt.Fprintf(b.out, "\n%d runs in %v, %d failed\n", b.runs, time.Since(b.began).Round(time.Second), len(b.failed))
 	for i, what := range []string{"messages", "events of calls", "calls", "repeats of an id with the same payload", "gaps published",
-		"calls that a gap touched", "events not there, excused by a gap", "events of queues, AMI and ARI out of step", "faults of calls whose journal was damaged", "records of such calls that say less", "events made up from snapshots", "writers"} {
+		"calls that a gap touched", "events not there, excused by a gap", "events of queues, AMI and ARI out of step", "events made of what the witness made nothing of", "faults of calls whose journal was damaged", "records of such calls that say less", "events made up from snapshots", "writers"} {
 		row(what, b.sums[i])
 	}
 	row("longest run", b.longest.Round(ms))

@@ -358,7 +358,7 @@ func (r *run) judge() *oracle.Report {
 	r.mu.Lock()
 	troubles := r.troubles
 	r.mu.Unlock()
-	return oracle.Judge(&oracle.Case{Messages: r.reader.messages(), Witness: r.witness.heard(), Truths: r.sw.truths(), Legs: r.sw.legs(), Troubles: troubles})
+	return oracle.Judge(&oracle.Case{Messages: r.reader.messages(), Witness: r.witness.heard(), Truths: r.sw.truths(), Legs: r.sw.legs(), Natives: r.witness.told(), Troubles: troubles})
 }
 
 func (r *run) close() {

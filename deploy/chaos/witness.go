@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -22,8 +23,9 @@ type witness struct {
 	stop context.CancelFunc
 	done chan error
 
-	mu     sync.Mutex
-	events []*call.Event
+	mu      sync.Mutex
+	events  []*call.Event
+	natives map[oracle.Native]bool
 }
 
 // startWitness begins to listen and returns when it hears both switches.
@@ -32,7 +34,10 @@ func startWitness(s *switches) (*witness, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &witness{done: make(chan error, 1)}
+	w := &witness{done: make(chan error, 1), natives: map[oracle.Native]bool{}}
+	for i := range links {
+		links[i].Adapter = overheard{links[i].Adapter, links[i].ID, w}
+	}
 	w.r, err = router.New(router.Options{Links: links, Tracker: call.NewTracker(call.Options{}), Log: slog.New(slog.DiscardHandler),
 		OnEvent: w.note, DrainTimeout: 2 * time.Second})
 	if err != nil {
@@ -102,4 +107,38 @@ func (w *witness) close() {
 	if err := <-w.done; err != nil {
 		slog.Debug("the witness has ended", "error", err)
 	}
+}
+
+// overheard is an adapter of which the witness notes what it is told.
+type overheard struct {
+	core.Adapter
+	id string
+	w  *witness
+}
+
+// Run is the adapter's.
+func (o overheard) Run(ctx context.Context, out core.Emitter) error {
+	return o.Adapter.Run(ctx, overhearing{out, o.id, o.w})
+}
+
+type overhearing struct {
+	core.Emitter
+	id string
+	w  *witness
+}
+
+// Frame notes the native events of a frame.
+func (o overhearing) Frame(f core.Frame) error {
+	o.w.mu.Lock()
+	for _, x := range f.Observations {
+		o.w.natives[oracle.Native{Switch: o.id, ID: x.Native.ID, Seq: x.Native.Seq}] = true
+	}
+	o.w.mu.Unlock()
+	return o.Emitter.Frame(f)
+}
+
+func (w *witness) told() map[oracle.Native]bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.natives)
 }

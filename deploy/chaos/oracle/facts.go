@@ -76,7 +76,11 @@ func (j *judge) excuses(e *call.Event) bool {
 	switch e.Type {
 	case call.ConnectionCleared:
 		return j.cleared(e.ConnectionID)
-	case call.ConnectionAlerting, call.ConnectionConnected, call.ConnectionHeld, call.ConnectionRetrieved, call.DTMFReceived:
+	case call.ConnectionRetrieved: // of a hold that nobody saw begin, Asterisk's word means nothing
+		held := *e
+		held.Type = call.ConnectionHeld
+		return j.toldOf(e) || !j.toldOf(&held)
+	case call.ConnectionAlerting, call.ConnectionConnected, call.ConnectionHeld, call.DTMFReceived:
 		return j.toldOf(e)
 	}
 	return true
@@ -161,6 +165,8 @@ func (j *judge) nothingInvented() {
 			facts[f]--
 		} else if j.overtaken(e.Event) {
 			j.rep.Overtaken++
+		} else if j.told(e) {
+			j.rep.Otherwise++
 		} else if !j.madeUp(e) {
 			j.violateCall(e.CallID, Invented, messages(e), "%s %s of call %s, connection %q: the witness heard nothing of it", e.ID, e.Type, e.CallID, e.ConnectionID)
 		}
@@ -174,6 +180,12 @@ func (j *judge) knownLeg(e *event) {
 	}
 }
 
+// told reports whether a switch told what e tells of. Two readers of a switch get the same in each channel, and not in the
+// same order across channels: what they make of it may differ.
+func (j *judge) told(e *event) bool {
+	return !e.Synthetic && j.c.Natives[Native{e.Switch.ID, e.Native.ID, e.Native.Seq}]
+}
+
 // madeUp reports whether a gap explains an event that the witness has not.
 func (j *judge) madeUp(e *event) bool {
 	if e.CallID != "" {
@@ -185,11 +197,24 @@ func (j *judge) madeUp(e *event) bool {
 // Suspected begins the reason of a gap that a switch's own times suggest: a stepped clock is enough.
 const Suspected = "suspected"
 
+// TakenOver begins the reason of a gap that a node publishes when it took over and had not listened for long enough to
+// know that it heard all.
+const TakenOver = "taken over"
+
+// takeoverTime is how long after what led to it a takeover may be done.
+const takeoverTime = 10 * time.Second
+
 // causes: a gap is published only where a link was disturbed.
 func (j *judge) causes() {
 	for _, g := range j.gaps {
 		if !slices.ContainsFunc(j.c.Troubles, func(t Trouble) bool {
-			return (t.Blind || t.Clock && strings.HasPrefix(g.reason, Suspected)) && t.during(g.sw, g.from, g.to)
+			switch {
+			case t.Blind, t.Clock && strings.HasPrefix(g.reason, Suspected):
+				return t.during(g.sw, g.from, g.to)
+			case strings.HasPrefix(g.reason, TakenOver): // whatever led to it
+				return t.during(t.Switch, g.from.Add(-takeoverTime), g.to)
+			}
+			return false
 		}) {
 			j.violate(Causeless, []*Message{g.m}, "a gap on %s from %s to %s (%s): nothing disturbed its link then", g.sw,
 				g.from.Format(stamp), g.to.Format(stamp), g.reason)

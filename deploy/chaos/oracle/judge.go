@@ -18,7 +18,14 @@ type Case struct {
 	Witness  []*call.Event              // what a gateway that nothing disturbed made of the same switches, in its order
 	Truths   map[string][]sim.Truth     // calls that ended, by switch_id
 	Legs     map[string]map[string]bool // by switch_id: native ids of the legs in the ledger
+	Natives  map[Native]bool            // what the witness was told by the switches, whether it made anything of it or not
 	Troubles []Trouble                  // when which link was, or may have been, disturbed
+}
+
+// Native names what a switch told, by its own id or number.
+type Native struct {
+	Switch, ID string
+	Seq        uint64
 }
 
 // Trouble is a stretch of time in which what a switch sent may have been read late, or, when Blind, not at all.
@@ -74,6 +81,7 @@ type Report struct {
 	Touched    int // calls that a gap touched
 	Excused    int // events of the witness that are not there, inside a gap or of a call that one touched
 	Overtaken  int // events about queues that are not there, or say another thing, since AMI and ARI were read late and out of step
+	Otherwise  int // events that the witness did not make of what the switch told: it read the channels in another order
 	Destroyed  int // faults of calls that were up when a journal was damaged
 	Off        int // records of touched calls that say something else than the witness's
 	Synthetic  int // events made up from snapshots
