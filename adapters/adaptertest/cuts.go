@@ -50,7 +50,7 @@ func (h *Host) Finish() (active int) {
 type Cut struct{ At, Lost, Window, Shown int }
 
 // Cuts lists the cuts of a recording of n messages. Every message that says something, by says, has cuts before and behind
-// it, with stretches of all lengths, every other message a few.
+// it, with stretches of all lengths, every other message a few. With the race detector it is a sample.
 func Cuts(n int, says func(i int) bool) (out []Cut) {
 	var telling []int
 	for i := range n {
@@ -58,35 +58,59 @@ func Cuts(n int, says func(i int) bool) (out []Cut) {
 			telling = append(telling, i)
 		}
 	}
+	p := cutting{n: n, telling: telling, seen: map[Cut]bool{}}
 	step := 1 + len(telling)/40 // of a long recording not each with each
 	for i := 0; i <= n; i++ {
 		rank, _ := slices.BinarySearch(telling, i)
-		if i < n && !says(i) || rank%step != 0 {
-			if i%step == 0 {
-				out = append(out, Cut{At: i}, Cut{At: i, Lost: min(3, n-i)}, Cut{At: i, Lost: n - i})
-			}
-			continue
+		switch {
+		case (i == n || says(i)) && rank%step == 0:
+			p.lengths(i, rank)
+		case i%step == 0:
+			p.add(Cut{At: i})
+			p.add(Cut{At: i, Lost: min(3, n-i)})
+			p.add(Cut{At: i, Lost: n - i})
 		}
-		for _, lost := range [...]int{0, 1, 2, 5, 13, len(telling)} {
-			back := n // the first message that is heard again
-			if rank+lost < len(telling) {
-				back = telling[rank+lost]
-			}
-			for _, window := range [...]int{0, 1, 4} {
-				end := n
-				if rank+lost+window < len(telling) {
-					end = telling[rank+lost+window]
-				}
-				for _, shown := range [...]int{0, (end - back) / 2, end - back} {
-					c := Cut{At: i, Lost: max(back-i, 0), Window: max(end-back, 0), Shown: max(shown, 0)}
-					if len(out) == 0 || out[len(out)-1] != c {
-						out = append(out, c)
-					}
-				}
+	}
+	for i := 0; i < len(p.out); i += everyCut {
+		out = append(out, p.out[i])
+	}
+	return out
+}
+
+// cutting collects cuts, each once.
+type cutting struct {
+	n       int
+	telling []int // the messages that say something
+	seen    map[Cut]bool
+	out     []Cut
+}
+
+func (p *cutting) add(c Cut) {
+	if !p.seen[c] {
+		p.seen[c] = true
+		p.out = append(p.out, c)
+	}
+}
+
+// lengths adds the cuts before message i, which rank messages that say something lie before.
+func (p *cutting) lengths(i, rank int) {
+	for _, lost := range [...]int{0, 1, 2, 5, 13, len(p.telling)} {
+		back := max(p.from(rank+lost), i) // the first message that is heard again
+		for _, window := range [...]int{0, 1, 4} {
+			width := max(p.from(rank+lost+window)-back, 0)
+			for _, shown := range [...]int{0, width / 2, width} {
+				p.add(Cut{At: i, Lost: back - i, Window: width, Shown: shown})
 			}
 		}
 	}
-	return out
+}
+
+// from is where the message of a rank stands, or the end.
+func (p *cutting) from(rank int) int {
+	if rank < len(p.telling) {
+		return p.telling[rank]
+	}
+	return p.n
 }
 
 // Losses counts what cuts have cost, scenario by scenario.

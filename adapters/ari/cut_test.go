@@ -40,6 +40,7 @@ func TestReconcileCuts(t *testing.T) {
 type recording struct {
 	lines  []trace.Line
 	events []*event // of ARI's
+	joins  []stay   // of AMI's: who enters or leaves a queue
 	speaks []bool   // whether a message made observations
 }
 
@@ -63,6 +64,8 @@ func readRecording(t *testing.T, dir string) *recording {
 		var ev *event
 		if l.Source == trace.ARI {
 			ev, _ = decode(l.Event)
+		} else {
+			r.noteStay(l)
 		}
 		r.events = append(r.events, ev)
 		r.speaks = append(r.speaks, len(f.Observations) > 0 || f.Type == "ChannelCreated")
@@ -193,7 +196,7 @@ func (r *recording) snapshot(n int) *snapshot {
 	}
 	var chs, brs []json.RawMessage
 	for _, ch := range channels.values {
-		chs = append(chs, marshal(channelRow(ch)))
+		chs = append(chs, marshal(ch))
 	}
 	for _, b := range bridges.values {
 		row := *b
@@ -214,9 +217,6 @@ func detailsAt(start, answer call.Time) details {
 	seconds := func(t call.Time) string { return fmt.Sprintf("%d.%06d", t/call.Second, t%call.Second) }
 	return details{Hold: "0", Start: seconds(start), Answer: seconds(answer)}
 }
-
-// channelRow is a channel as ARI shows it; our own type names the fields that are read.
-func channelRow(ch *channel) *channel { return ch }
 
 func marshal(v any) []byte {
 	b, err := json.Marshal(v)
@@ -251,30 +251,35 @@ func (o *ordered[V]) drop(key string) {
 	o.gone = append(o.gone, key)
 }
 
+// stay is a caller who enters a queue by message i, or leaves it.
+type stay struct {
+	i                   int
+	id, queue, position string
+	since               call.Time
+	over                bool
+}
+
+func (r *recording) noteStay(l trace.Line) {
+	m := parseLines(l.Lines)
+	if typ := m.get("Event"); typ == "QueueCallerJoin" || typ == "QueueCallerLeave" {
+		r.joins = append(r.joins, stay{len(r.lines) - 1, m.get("Uniqueid"), m.get("Queue"), m.get("Position"), l.Received, typ == "QueueCallerLeave"})
+	}
+}
+
 // queueStatus is what AMI would have answered after the first n messages, at the given time.
 func (r *recording) queueStatus(n int, at call.Time) []trace.Line {
-	type stay struct {
-		queue, position string
-		since           call.Time
-	}
 	waiting := ordered[stay]{}
-	for _, l := range r.lines[:n] {
-		if l.Source != trace.AMI {
-			continue
-		}
-		m := parseLines(l.Lines)
-		switch m.get("Event") {
-		case "QueueCallerJoin":
-			waiting.put(m.get("Uniqueid"), stay{m.get("Queue"), m.get("Position"), l.Received})
-		case "QueueCallerLeave":
-			waiting.drop(m.get("Uniqueid"))
+	for _, s := range r.joins {
+		if s.i < n && s.over {
+			waiting.drop(s.id)
+		} else if s.i < n {
+			waiting.put(s.id, s)
 		}
 	}
 	var out []trace.Line
-	for i, id := range waiting.keys {
-		w := waiting.values[i]
+	for _, w := range waiting.values {
 		out = append(out, trace.Line{Source: trace.AMI, Received: at, Lines: []string{"Event: QueueEntry", "Queue: " + w.queue,
-			"Position: " + w.position, "Uniqueid: " + id, fmt.Sprintf("Wait: %d", (at-w.since)/call.Second), "ActionID: 1"}})
+			"Position: " + w.position, "Uniqueid: " + w.id, fmt.Sprintf("Wait: %d", (at-w.since)/call.Second), "ActionID: 1"}})
 	}
 	return append(out, trace.Line{Source: trace.AMI, Received: at, Lines: strings.Split("Event: QueueStatusComplete|ActionID: 1|EventList: Complete", "|")})
 }

@@ -135,6 +135,21 @@ func TestAnswerTimeOfACallRecord(t *testing.T) {
 	}
 }
 
+// A leg that was found is named by what it was made to, if that is a number outside, and else by its endpoint.
+func TestWhomALegWasMadeTo(t *testing.T) {
+	none := ""
+	for remote, want := range map[string]string{
+		`"Alice" <sip:+14155550123@carrier>`: "+14155550123", "<sip:14155550123@carrier>": "14155550123",
+		"<sip:1002@127.0.0.1>": "", "<sip:agent1@127.0.0.1>": "", "": "",
+	} {
+		c := &chanState{create: &call.Observation{Dialed: "s"}}
+		(details{Dialed: &none, Remote: remote}).complete(c, &channel{State: "Up"})
+		if c.inbound || c.create.Dialed != want {
+			t.Errorf("made to %s: dialed %q, want %q", remote, c.create.Dialed, want)
+		}
+	}
+}
+
 // TestQueueSnapshotEnds: when AMI has named all who wait, and what it had to say before is through, others wait no more.
 func TestQueueSnapshotEnds(t *testing.T) {
 	n := newNormalizer(options{}, ignore)

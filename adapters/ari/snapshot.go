@@ -36,6 +36,7 @@ type snapshot struct {
 // details are what a channel has to be asked for by itself.
 type details struct {
 	Dialed *string `json:"dialed,omitempty"` // CALLERID(dnid): what an inbound channel dialed first; empty for an outbound one
+	Remote string  `json:"remote,omitempty"` // CHANNEL(pjsip,remote_uri): whom an outbound channel was made to
 	Hold   string  `json:"hold,omitempty"`   // CHANNEL(rtp,hold): 1 while its party holds the call
 	Start  string  `json:"start,omitempty"`  // CDR(start,u): when its call record was begun, seconds since the epoch
 	Answer string  `json:"answer,omitempty"` // CDR(answer,u): when it was answered; 0.000000 when it was not
@@ -73,7 +74,7 @@ func (s *session) ask(ctx context.Context) (*snapshot, error) {
 }
 
 // askDetails asks for what is not in the list: whether an answered channel's party holds the call, when it was answered,
-// and what was dialed first: the extension is that of the latest transfer. Channels beyond maxDetailed, and those of
+// what was dialed first (the extension is that of the latest transfer), and whom it was made to. Channels beyond maxDetailed, and those of
 // which it cannot be told, have none.
 func (s *session) askDetails(ctx context.Context, channels []byte) map[string]details {
 	var list []*channel
@@ -95,7 +96,7 @@ func (s *session) askDetails(ctx context.Context, channels []byte) map[string]de
 	}
 	left := maxDetailed
 	for _, ch := range list {
-		if ch == nil || ch.State != "Up" && ch.State != "Ring" || !isParty(ch.Name) {
+		if ch == nil || !isParty(ch.Name) {
 			continue
 		}
 		if left--; left < 0 || ctx.Err() != nil {
@@ -112,6 +113,9 @@ func (s *session) askDetails(ctx context.Context, channels []byte) map[string]de
 func (s *session) detailsOf(ctx context.Context, ch *channel) (d details) {
 	if dialed, ok := s.function(ctx, ch.ID, "CALLERID(dnid)"); ok {
 		d.Dialed = &dialed
+	}
+	if d.Dialed != nil && *d.Dialed == "" {
+		d.Remote, _ = s.function(ctx, ch.ID, "CHANNEL(pjsip,remote_uri)")
 	}
 	if ch.State != "Up" {
 		return d
@@ -265,7 +269,15 @@ func (d details) complete(c *chanState, ch *channel) {
 	}
 	if c.inbound {
 		c.create.Dialed = *d.Dialed
+	} else if number := dialTarget(d.Remote); public(number) {
+		c.create.Dialed = number
 	}
+}
+
+// public reports whether what an endpoint was asked for is a number outside, rather than the name of a phone.
+func public(number string) bool {
+	digits := strings.TrimPrefix(number, "+")
+	return len(digits) >= 7 && strings.Trim(digits, "0123456789") == ""
 }
 
 func (n *normalizer) rowID(ch *channel) string {

@@ -160,7 +160,7 @@ func (t *Tracker) clear(l *leg, o *Observation) {
 	if l.release != 0 && l.release < at {
 		at = l.release // when the party hung up, rather than when the switch was done with it
 	}
-	if o.Synthetic {
+	if o.Synthetic || t.hungUpUnseen(l) {
 		l.c.miss("end")
 	}
 	l.endHold(at)

@@ -185,6 +185,7 @@ func (s *stateCodec) tracked(c *tracked) {
 	packBools(p, &c.passed, &c.waits, &c.unsure, &c.headless)
 	p.Int(&c.queueMS)
 	p.Time(&c.blindAt)
+	p.Time(&c.backAt)
 	for _, v := range [...]*int{&c.synthetic, &c.violations, &c.late, &c.gaps} {
 		packInt(p, v)
 	}

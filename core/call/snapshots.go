@@ -118,7 +118,7 @@ func (t *Tracker) snapshotEnd(o *Observation) {
 			continue
 		}
 		t.clearUnnamed(c, &s)
-		c.blind = false
+		c.blind, c.backAt = false, t.now
 		if c.done {
 			continue
 		}
@@ -155,6 +155,9 @@ func (c *tracked) settleBlind() {
 		return
 	}
 	c.passed = false
+	if c.live > 0 && c.call.Conference != nil && c.hangup != nil && c.hangup.cleared {
+		c.hangup = nil // others went on, and the next may have hung up unseen
+	}
 	if c.perhapsAnswered() {
 		c.unsure = true
 		c.miss("answer")
@@ -174,6 +177,13 @@ func (c *tracked) perhapsAnswered() bool {
 		return false
 	}
 	return l.lost || l.conn.ConnectedAt != 0
+}
+
+// hungUpUnseen reports whether l, which is cleared now, may have hung up before the snapshot that was just taken: a switch
+// may need a moment to be done with it.
+func (t *Tracker) hungUpUnseen(l *leg) bool {
+	c := l.c
+	return c.wasBlind() && c.hangup == nil && l.release == 0 && c.backAt != 0 && t.now-c.backAt < 2*Second
 }
 
 // stillWaits: the caller has been in one queue all the time, so nobody has answered.

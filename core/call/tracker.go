@@ -80,6 +80,7 @@ type tracked struct {
 	queueMS    int64
 	blind      bool // nobody listens; state unknown
 	blindAt    Time
+	backAt     Time // when the latest snapshot was complete
 	passed     bool // a blind interval, and the snapshot has not settled what happened in it
 	waits      bool // in a queue, as heard in this session
 	unsure     bool // somebody may have answered unseen

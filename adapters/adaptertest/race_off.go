@@ -1,0 +1,6 @@
+//go:build !race
+
+package adaptertest
+
+// everyCut is which of the cuts are played: all.
+const everyCut = 1
