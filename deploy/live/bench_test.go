@@ -56,7 +56,8 @@ func (l load) sent() (n int64) {
 	return n
 }
 
-func (l load) gateway(b *testing.B, prefix string) *gateway {
+// gateway reads the load, with a journal where journal names a folder.
+func (l load) gateway(b *testing.B, prefix, journal string) *gateway {
 	config := fmt.Sprintf(`switches:
   - id: pbx1
     kind: ari
@@ -75,8 +76,9 @@ sinks:
     when_full: block
 telemetry:
   listen: "127.0.0.1:0"
+journal: {dir: %q}
 drain_timeout: 60s
-`, l.a.ARIAddr(), l.a.AMIAddr(), l.f.Addr(), kafkaAddr, prefix)
+`, l.a.ARIAddr(), l.a.AMIAddr(), l.f.Addr(), kafkaAddr, prefix, journal)
 	return start(b, settings{whole: config})
 }
 
@@ -138,29 +140,35 @@ func quantile(from, to instant, q float64) float64 {
 	return 1000 * last
 }
 
-// BenchmarkEndToEnd offers native events at a rate and reports what came through to Kafka's acknowledgement, by the
-// gateway's own metrics; then it counts with confluent-kafka what Kafka holds. CTIGATE_RATES replaces the rates.
+// BenchmarkEndToEnd offers native events at a rate, with a journal and without, and reports what came through to Kafka's
+// acknowledgement, by the gateway's own metrics; then it counts with kcat what Kafka holds. CTIGATE_RATES replaces the
+// rates.
 func BenchmarkEndToEnd(b *testing.B) {
 	rates := "1000,20000,30000"
 	if v := os.Getenv("CTIGATE_RATES"); v != "" {
 		rates = v
 	}
 	for rate := range strings.SplitSeq(rates, ",") {
-		b.Run(rate, func(b *testing.B) {
-			perSecond, err := strconv.ParseFloat(rate, 64)
-			if err != nil {
-				b.Fatal(err)
-			}
+		perSecond, err := strconv.ParseFloat(rate, 64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(rate+"/alone", func(b *testing.B) {
 			for b.Loop() {
-				endToEnd(b, perSecond, "bench"+rate+".")
+				endToEnd(b, perSecond, "bench"+rate+".", "")
+			}
+		})
+		b.Run(rate+"/journal", func(b *testing.B) {
+			for b.Loop() {
+				endToEnd(b, perSecond, "journal"+rate+".", b.TempDir())
 			}
 		})
 	}
 }
 
-func endToEnd(b *testing.B, perSecond float64, prefix string) {
+func endToEnd(b *testing.B, perSecond float64, prefix, journal string) {
 	l := offer(b, perSecond)
-	g := l.gateway(b, prefix)
+	g := l.gateway(b, prefix, journal)
 	g.waitReady()
 	time.Sleep(25 * time.Second) // until as many calls end as begin
 	from := measure(b, g)
