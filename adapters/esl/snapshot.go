@@ -20,6 +20,7 @@ type snapshot struct {
 	Channels string            `json:"channels"`
 	Calls    string            `json:"calls"`
 	Dumps    map[string]string `json:"uuid_dump"`
+	Agents   string            `json:"agents,omitempty"` // of mod_callcenter, where it is loaded
 
 	dumps    map[string][]byte
 	gone     []string  // channels that were listed and could not be asked for any more
@@ -52,7 +53,11 @@ func takeSnapshot(ctx context.Context, c *conn) (*snapshot, error) {
 	if err != nil && !commandFailed(err) {
 		return nil, err
 	}
-	s := &snapshot{Channels: string(channels.body), Calls: string(calls.body), dumps: dumps, received: calls.received}
+	agents, err := c.api(ctx, "callcenter_config", "agent list")
+	if err != nil && !commandFailed(err) { // the module need not be loaded
+		return nil, err
+	}
+	s := &snapshot{Channels: string(channels.body), Calls: string(calls.body), Agents: string(agents.body), dumps: dumps, received: calls.received}
 	for _, id := range uuids {
 		if dumps[id] == nil {
 			s.gone = append(s.gone, id)

@@ -41,6 +41,7 @@ func (n *normalizer) snapshot(s *snapshot) ([]call.Observation, error) {
 		}
 	}
 	n.keep(s)
+	n.snapshotAgents(s.Agents)
 	if s.marked {
 		order = "event"
 	}

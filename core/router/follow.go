@@ -331,7 +331,6 @@ func (p *loop) watch(m *message) {
 	switch m.kind {
 	case msgUp:
 		l.own, l.ownSince = m.inst, time.Time{}
-		p.r.follower.held.deaf(l)
 	case msgDown:
 		l.own = nil
 	case msgFrame:

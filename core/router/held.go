@@ -9,7 +9,8 @@ import (
 const (
 	heldMax = 500_000          // observations that a standby holds
 	seenMax = 1 << 20          // observations of the owner that a standby remembers until it has made its own
-	seenFor = 30 * time.Second // likewise
+	seenFor = 30 * time.Second // likewise, and so long
+	dueFor  = 3 * time.Second  // when this node did not listen yet: its own may just be under way
 
 	passedBy = time.Second // two readers of a switch are not further apart in the order of what they read
 )
@@ -36,12 +37,13 @@ type held struct {
 	dropped map[*link]*drop // for want of room
 
 	seen  map[seenKey]int // that the owner told of and that are still to come here
-	order []seenAt        // oldest first
+	order []seenAt        // told while this node listened, oldest first
+	early []seenAt        // told while it did not
 }
 
 type seenAt struct {
-	key seenKey
-	at  time.Time
+	key   seenKey
+	until time.Time
 }
 
 func newHeld() *held {
@@ -51,6 +53,7 @@ func newHeld() *held {
 // hold keeps what a frame of this node's own shows, but for what the owner has told of already, and for what only this
 // node's snapshot says.
 func (h *held) hold(m *message, now time.Time) {
+	h.order, h.early = h.expire(h.order, now), h.expire(h.early, now)
 	for _, o := range m.obs {
 		k := seenKey{m.link, o.Key()}
 		switch {
@@ -108,7 +111,7 @@ func (h *held) remove(x *heldObservation) {
 	}
 }
 
-// told notes what the owner has taken. What this node does not listen for will not come here.
+// told notes what the owner has taken.
 func (h *held) told(m *message, now time.Time) {
 	for i := range m.obs {
 		k := seenKey{m.link, m.obs[i].Key()}
@@ -122,27 +125,25 @@ func (h *held) told(m *message, now time.Time) {
 			h.remove(same[0])
 			continue
 		}
-		if m.link.ownSince.IsZero() {
-			continue
-		}
 		h.seen[k]++
-		h.order = append(h.order, seenAt{k, now})
-	}
-	for len(h.order) > 0 && (len(h.order) > seenMax || now.Sub(h.order[0].at) > seenFor) {
-		if h.seen[h.order[0].key] > 0 {
-			h.forget(h.order[0].key)
+		if m.link.ownSince.IsZero() {
+			h.early = append(h.early, seenAt{k, now.Add(dueFor)})
+		} else {
+			h.order = append(h.order, seenAt{k, now.Add(seenFor)})
 		}
-		h.order = h.order[1:]
 	}
+	h.order, h.early = h.expire(h.order, now), h.expire(h.early, now)
 }
 
-// deaf forgets what was still to come on l: this node's session has ended.
-func (h *held) deaf(l *link) {
-	for k := range h.seen {
-		if k.link == l {
-			delete(h.seen, k)
+// expire forgets what has not come here in time.
+func (h *held) expire(told []seenAt, now time.Time) []seenAt {
+	for len(told) > 0 && (len(told) > seenMax || now.After(told[0].until)) {
+		if h.seen[told[0].key] > 0 {
+			h.forget(told[0].key)
 		}
+		told = told[1:]
 	}
+	return told
 }
 
 // before gives up what was received on l up to a moment: the owner's snapshot says what came of it.
@@ -179,8 +180,8 @@ func (h *held) take() (msgs []message) {
 			msgs = append(msgs, x.frame)
 		}
 	}
-	seen, order := h.seen, h.order
+	seen, order, early := h.seen, h.order, h.early
 	*h = *newHeld()
-	h.seen, h.order = seen, order
+	h.seen, h.order, h.early = seen, order, early
 	return msgs
 }
