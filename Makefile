@@ -9,7 +9,7 @@ GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 10s
 ARGS     ?=
 
-.PHONY: help run demo build test test-live chaos lint bench bench-e2e fuzz-short clean
+.PHONY: help run demo build test test-live chaos chaos-short lint bench bench-e2e fuzz-short clean
 
 help: ## show this
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -24,13 +24,17 @@ build: ## build ./ctigate
 
 test: ## vet, and every test that needs nothing but Go, with the race detector
 	$(GO) vet ./...
-	$(GO) test -race ./...
+	$(GO) test -race -short ./deploy/...
+	$(GO) test -race $$($(GO) list ./... | grep -v /deploy/)
 
 test-live: build ## against real Asterisk and real Apache Kafka; installs them on Debian, needs root
 	$(GO) test -tags live -count=1 -timeout 30m -v ./deploy/live/...
 
 chaos: ## everything fails at seeded moments, and nothing may be lost (ARGS="--live --for 30m", "--seed 17")
 	$(GO) run ./deploy/chaos $(ARGS)
+
+chaos-short: ## the short form of chaos, as in CI
+	$(GO) test -count=1 -run TestShort -timeout 15m ./deploy/chaos
 
 lint: ## golangci-lint, with the import rules
 	$(GO) run $(GOLANGCI) run ./...

@@ -114,8 +114,8 @@ func (s *settings) again(seed uint64) string {
 	return args
 }
 
-// finish prints the table and returns how many runs failed.
-func (b *board) finish() int {
+// finish prints the table and returns the seeds of the runs that failed.
+func (b *board) finish() []uint64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	row := func(what string, n any) { fmt.Fprintf(b.out, "  %-44s %v\n", what, n) }
@@ -135,5 +135,5 @@ func (b *board) finish() int {
 		slices.Sort(b.failed)
 		row("failed seeds", b.failed)
 	}
-	return len(b.failed)
+	return b.failed
 }

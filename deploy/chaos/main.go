@@ -164,31 +164,35 @@ func main() {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
 	}
-	if err != nil || failed > 0 {
+	if err != nil || len(failed) > 0 {
 		os.Exit(1)
 	}
 }
 
-// prove does all runs and returns how many failed.
-func prove(ctx context.Context, s *settings) (failed int, err error) {
+// prove does all runs and returns the seeds of those that failed; of takeovers, the seed when something was violated.
+func prove(ctx context.Context, s *settings) (failed []uint64, err error) {
 	if err := os.MkdirAll(s.keep, 0o700); err != nil {
-		return 0, err
+		return nil, err
 	}
 	if s.binary == "" {
 		if s.binary, err = build(s.keep); err != nil {
-			return 0, err
+			return nil, err
 		}
 	}
 	if s.live {
 		l, err := startLive(s.keep)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		defer l.shutDown()
 		s.cluster = func(string) (brokers, error) { return l, l.answer(60 * time.Second) }
 	}
 	if s.takeovers > 0 {
-		return measure(ctx, s, s.takeovers, os.Stdout)
+		n, err := measure(ctx, s, s.takeovers, os.Stdout)
+		if n > 0 {
+			failed = append(failed, s.seed)
+		}
+		return failed, err
 	}
 	b := newBoard(s)
 	seeds := make(chan uint64)
