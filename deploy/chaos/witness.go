@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -133,9 +135,15 @@ func (o overhearing) Frame(f core.Frame) error {
 	for _, x := range f.Observations {
 		o.w.natives[oracle.Native{Switch: o.id, ID: x.Native.ID, Seq: x.Native.Seq}] = true
 	}
+	if m := sequence.FindSubmatch(f.Raw); m != nil { // FreeSWITCH numbers what it tells
+		seq, _ := strconv.ParseUint(string(m[1]), 10, 64)
+		o.w.natives[oracle.Native{Switch: o.id, Seq: seq}] = true
+	}
 	o.w.mu.Unlock()
 	return o.Emitter.Frame(f)
 }
+
+var sequence = regexp.MustCompile(`"Event-Sequence":\s*"(\d+)"`)
 
 func (w *witness) told() map[oracle.Native]bool {
 	w.mu.Lock()
