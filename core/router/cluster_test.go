@@ -122,10 +122,10 @@ func newNode(t *testing.T, name, dir string, log *memoryLog, store *resumer) *no
 	n := &node{pen: &pen{resumer: store, log: log}, frames: make(chan core.Frame, 1000)}
 	a := sessions(func(ctx context.Context, out core.Emitter) error {
 		err := out.Up(core.Instance{Kind: "asterisk", ID: "aa:bb", Shared: true})
-		for err = errors.Join(err, out.Frame(snapshotOver)); err == nil; {
+		for err = errors.Join(err, out.Frame(own(snapshotOver))); err == nil; {
 			select {
 			case f := <-n.frames:
-				err = out.Frame(f)
+				err = out.Frame(own(f))
 			case <-ctx.Done():
 				return nil
 			}
@@ -139,6 +139,12 @@ func newNode(t *testing.T, name, dir string, log *memoryLog, store *resumer) *no
 	n.Router, n.stop = start(t, o)
 	n.j = j
 	return n
+}
+
+// own is f for one router alone.
+func own(f core.Frame) core.Frame {
+	f.Observations = slices.Clone(f.Observations)
+	return f
 }
 
 func (n *node) takeOver(t *testing.T, gen uint64) {
