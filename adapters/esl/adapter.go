@@ -231,8 +231,15 @@ func (s *session) firstCore(ctx context.Context) (string, error) {
 	if _, err := s.c.bgapi(ctx, "status", ""); err != nil && !commandFailed(err) {
 		return "", fmt.Errorf("waiting for a first event: %w", err)
 	}
-	if a, ok := s.c.q.first(); ok {
-		return string(headerOf(a.body, a.json, "Core-UUID")), nil
+	for range 100 { // the job's result may be here a moment before its event is queued
+		if a, ok := s.c.q.first(); ok {
+			return string(headerOf(a.body, a.json, "Core-UUID")), nil
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
 	}
 	return "", nil
 }
