@@ -19,6 +19,7 @@ const (
 	batchBytes   = 4 << 20   // of a batch, approximately
 	maxRefused   = 256 << 10 // bytes of a refused event in its dead letter
 	complainEach = time.Minute
+	touchEvery   = time.Hour // of a sink that gets nothing, in a cluster
 	// A note about dropped items is published when drops pause this long, or have gone on so long.
 	dropPause, dropMax = call.Second, 10 * call.Second
 )
@@ -170,6 +171,8 @@ func (w *writer) run(hard context.Context) {
 	w.ended.Store(false)
 	defer w.ended.Store(true)
 	defer w.tellRefusals(true)
+	alive := time.NewTicker(touchEvery)
+	defer alive.Stop()
 	for hard.Err() == nil {
 		batch, open := w.q.take(nil, w.batch, batchBytes)
 		if w.policy == Drop && w.q.halfEmpty() {
@@ -189,10 +192,23 @@ func (w *writer) run(hard context.Context) {
 			w.settled()
 			select {
 			case <-w.q.readable:
+			case <-alive.C:
+				w.touch(hard)
 			case <-hard.Done():
 				return
 			}
 		}
+	}
+}
+
+// touch lets the sink of a cluster's owner renew what it has at its destination, which forgets those that are silent for
+// days: nothing is written.
+func (w *writer) touch(hard context.Context) {
+	if w.r.o.Cluster == nil {
+		return
+	}
+	if err := w.sink.Write(hard, nil); err != nil {
+		w.r.log.Warn("sink could not be touched", "sink", w.name, "error", err)
 	}
 }
 
@@ -211,6 +227,9 @@ func (w *writer) delivered(batch []core.Item) {
 // reports whether all of it was settled before hard ended.
 func (w *writer) deliver(hard context.Context, batch []core.Item) bool {
 	for failures := 0; ; failures++ {
+		if c := w.r.o.Cluster; c != nil && !c.wait(hard) {
+			return false
+		}
 		w.writing.Store(int64(call.At(w.r.o.Now())))
 		err := w.sink.Write(hard, batch)
 		w.writing.Store(0)
