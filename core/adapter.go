@@ -49,7 +49,6 @@ const CountDropped = "dropped"
 // Frame is one native frame: a websocket message, an AMI message, an event-socket frame.
 type Frame struct {
 	Type         string             // native event type
-	ID           uint64             // digest that names the frame alike for every reader of the switch; 0: it has no such name
 	Raw          []byte             // its bytes, as received
 	Received     call.Time          // when they left the socket
 	Observations []call.Observation // in the order they happened
@@ -68,8 +67,8 @@ type Instance struct {
 	ID      string   // Asterisk asterisk_id, FreeSWITCH Core-UUID
 	Version string   // as the switch states it
 	Missing []string // what this link cannot see, in words ("queue and agent events: no AMI configured")
-	// Shared says that another reader of the switch gets the same frames with the same Frame.ID, all that observe
-	// something but for a snapshot's: a standby can take over without a gap.
+	// Shared says that another reader of the switch makes the same observations, by call.Observation.Key, but for a
+	// snapshot's: a standby can take over without a gap.
 	Shared bool
 }
 

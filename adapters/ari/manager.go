@@ -25,7 +25,7 @@ func (n *normalizer) manager(m message, received call.Time) core.Frame {
 	}
 	n.managerEvent(typ, m)
 	n.identify(m.raw, "")
-	return core.Frame{Type: typ, ID: managerID(m), Raw: m.raw, Received: received, Observations: n.out}
+	return core.Frame{Type: typ, Raw: m.raw, Received: received, Observations: n.out}
 }
 
 // eventTime reads the Timestamp that manager.conf's timestampevents adds: Unix seconds with six decimals.

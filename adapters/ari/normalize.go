@@ -83,7 +83,7 @@ func newNormalizer(opt options, count func(name string, n int)) *normalizer {
 
 // event reads one ARI event. An error means that the bytes are not an ARI event; they belong in the dead-letter stream.
 func (n *normalizer) event(raw []byte, received call.Time) (core.Frame, error) {
-	f := core.Frame{ID: eventID(raw), Raw: raw, Received: received}
+	f := core.Frame{Raw: raw, Received: received}
 	if n.quick(raw) {
 		f.Type = "ChannelVarset"
 		return f, nil

@@ -198,9 +198,6 @@ func (m *marks) look(raw []byte) {
 	}
 }
 
-// isMark tells our own marks from what the switch has to say: they are nothing that another reader is sent.
-func isMark(raw []byte) bool { return bytes.Contains(raw, []byte(`"ctigate-mark-`)) }
-
 // touches is what the events that came while a snapshot was taken tell of each leg.
 type touches map[string]*touch
 

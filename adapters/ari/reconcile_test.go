@@ -77,9 +77,6 @@ func TestSnapshotIsPutInOrderWithTheEvents(t *testing.T) {
 				if fr.Type == "snapshot" {
 					checkBusy(t, fr.Observations, mark)
 				}
-				if named := fr.Type != "snapshot" && fr.Type != "ChannelUserevent" && fr.Type != "flush"; named != (fr.ID != 0) {
-					t.Errorf("a frame of type %s is named %x", fr.Type, fr.ID)
-				}
 			}
 			if got := strings.Join(f.seen(), "\n"); marks != strings.Contains(got, "-closing") {
 				t.Errorf("requests:\n%s", got)
@@ -164,3 +161,5 @@ func TestQueueSnapshotEnds(t *testing.T) {
 		t.Errorf("again: %+v", got)
 	}
 }
+
+func ignore(string, int) {}

@@ -195,9 +195,6 @@ func (s *session) handle(in inbound) error {
 	if err != nil {
 		return s.out.DeadLetter(core.DeadLetter{Raw: in.raw, Reason: fmt.Sprintf("reading an ARI event: %v", err), Received: in.received})
 	}
-	if f.Type == "ChannelUserevent" && isMark(in.raw) {
-		f.ID = 0
-	}
 	return s.out.Frame(f)
 }
 

@@ -97,7 +97,6 @@ func (n *normalizer) event(body []byte, json bool, received call.Time) (core.Fra
 		return f, err
 	}
 	f.Type = e.get("Event-Name")
-	f.ID = eventID(&e, body, f.Type)
 	h := wanted[f.Type]
 	if h == nil {
 		return f, nil

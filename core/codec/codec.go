@@ -112,7 +112,6 @@ func PackDeadLetter(p *call.Pack, d *core.DeadLetter) {
 // PackFrame packs f as a part of something greater.
 func PackFrame(p *call.Pack, f *core.Frame) {
 	p.Word(&f.Type)
-	p.Uint(&f.ID)
 	p.Data(&f.Raw)
 	p.Time(&f.Received)
 	call.PackList(p, &f.Observations, (*call.Pack).Observation)

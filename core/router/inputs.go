@@ -80,7 +80,6 @@ func (m *message) pack(p *call.Pack, of func(id string) *link) {
 }
 
 func (m *message) packFrame(p *call.Pack) {
-	p.Uint(&m.id)
 	raw := m.raw
 	if !p.Reading() && m.kind != msgDead && !m.link.raw {
 		raw = nil

@@ -110,7 +110,7 @@ func wholeCalls(t *testing.T, items []core.Item) (calls int) {
 func observed(nth int, o call.Observation) core.Frame {
 	at := call.At(time.Unix(1_800_000_000, 0)) + call.Time(nth)*100*call.Millisecond
 	o.At, o.Received, o.Native = at, at, call.Native{Type: "test", ID: fmt.Sprint("n", nth)}
-	return core.Frame{Type: "test", ID: uint64(nth) + 1, Received: at, Observations: []call.Observation{o}}
+	return core.Frame{Type: "test", Received: at, Observations: []call.Observation{o}}
 }
 
 // talk is a call between c and c2, in seven frames from nth on.

@@ -183,7 +183,7 @@ func (e *emitter) Frame(f core.Frame) error {
 		f.Received = e.now()
 	}
 	e.l.stats.lastFrame.Store(int64(f.Received))
-	return e.put(message{kind: msgFrame, at: f.Received, text: f.Type, id: f.ID, raw: f.Raw, obs: f.Observations})
+	return e.put(message{kind: msgFrame, at: f.Received, text: f.Type, raw: f.Raw, obs: f.Observations})
 }
 
 func (e *emitter) DeadLetter(d core.DeadLetter) error {

@@ -44,7 +44,6 @@ type message struct {
 	link  *link     // none of msgTick
 	at    call.Time // received, by our clock
 	text  string    // native type, or reason
-	id    uint64    // core.Frame.ID
 	raw   []byte
 	obs   []call.Observation
 	inst  *core.Instance
