@@ -149,9 +149,10 @@ func (c *comparison) facts() {
 	}
 }
 
-// byEndpoint reports whether a leg goes by its endpoint, since what was dialed there was not seen, or came too late.
+// byEndpoint reports whether one of two views of a leg goes by its endpoint, since what was dialed there was not seen, or
+// came too late: two readers of a busy switch need not agree on that.
 func byEndpoint(n, w *call.Connection) bool {
-	return w.Party.Role == call.RoleExternal && n.Party.Device == w.Party.Device
+	return (w.Party.Role == call.RoleExternal || n.Party.Role == call.RoleExternal) && n.Party.Device == w.Party.Device
 }
 
 // sameParties is r with the parties of c.w where those of r go by their endpoints.

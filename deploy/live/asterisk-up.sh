@@ -41,7 +41,7 @@ bootstrap() {
 configure() { # into folder $1
   cp "$here"/asterisk/*.conf "$1/"
   sed 's/^bindport = .*/bindport = 23088/' "$samples/http.conf" >"$1/http.conf"
-  printf 'sessionlimit = 500\n' >>"$1/http.conf" # forty gateways read at once in TestReconcile; the default is 100
+  printf 'sessionlimit = 2000\n' >>"$1/http.conf" # for the connections that TestReconcile cuts; the default is 100
   sed 's/change-me/gwsecret/' "$samples/ari.conf" >"$1/ari.conf"
   sed 's/change-me/gwsecret/; s/^port = .*/port = 23038/' "$samples/manager.conf" >"$1/manager.conf"
   printf '[stage]\ntype = user\npassword = stagesecret\nread_only = no\n' >>"$1/ari.conf"
@@ -77,6 +77,7 @@ chroot "$root" sh -c '
   mkdir -p /run/asterisk && rm -f /run/asterisk/*
   chown -R root:root /etc/asterisk /var/lib/asterisk /var/log/asterisk /var/spool/asterisk /run/asterisk
   rm -f /var/lib/asterisk/astdb.sqlite3
+  ulimit -n 8192
   cd /; exec setsid asterisk -f </dev/null >/var/log/asterisk/console 2>&1 &'
 for i in $(seq 80); do
   if booted && running=$(pid); then echo "$running"; exit 0; fi

@@ -54,32 +54,43 @@ func TestReconcile(t *testing.T) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
-			events := recordedEvents(t, name)
-			for i, r := range all {
-				r.arm(position(i, events), outages[(i+round)%len(outages)])
-			}
-			play(t, name)
-			for _, r := range all {
-				r.restore()
-			}
-			for _, r := range all {
-				r.waitSettled(t)
-			}
-			whole := all[0].heard()
-			wrong, late := compareStories(recordsIn(whole), truth[name])
-			for _, fault := range wrong {
-				t.Error(fault)
-			}
-			t.Logf("late: %v", late)
+			whole := playToAll(t, all, name, round, truth[name])
 			for _, r := range all[1:] {
 				if r.check(t, whole, name, losses) {
 					cuts++
 				}
 			}
-			t.Logf("%d canonical events, %d in the recording", callEvents(whole), events)
 		})
 	}
 	t.Logf("%d cuts; what they cost:\n%s", cuts, losses)
+}
+
+// playToAll plays a scenario to all readers, and returns what the one that hears all has heard. On a machine so busy that
+// Asterisk tells late who was dialed, even that one may take a party for another: then it is played again.
+func playToAll(t *testing.T, all []*reader, name string, round int, want adaptertest.Scenario) []*call.Event {
+	t.Helper()
+	events := recordedEvents(t, name)
+	for n := 1; ; n++ {
+		for i, r := range all {
+			r.arm(position(i, events), outages[(i+round)%len(outages)])
+		}
+		play(t, name)
+		for _, r := range all {
+			r.over()
+		}
+		for _, r := range all {
+			r.waitSettled(t)
+		}
+		whole := all[0].heard()
+		wrong, _ := compareStories(recordsIn(whole), want)
+		if len(wrong) == 0 {
+			return whole
+		}
+		if n == attempts {
+			t.Fatalf("without a cut it was wrong %d times:\n%s", n, strings.Join(wrong, "\n"))
+		}
+		t.Logf("playing it again:\n%s", strings.Join(wrong, "\n"))
+	}
 }
 
 // position is the event at which reader i loses its links in a scenario of so many events; 0 for the one that hears all.
@@ -147,7 +158,7 @@ type reader struct {
 
 func newReader(t *testing.T, i int) *reader {
 	t.Helper()
-	r := &reader{name: fmt.Sprintf("reader%d", i), marks: i%2 == 0, ari: newSeverable(t, ariAddr), ami: newSeverable(t, amiAddr)}
+	r := &reader{name: fmt.Sprintf("reader%d", i), marks: i%2 == 0, ari: newSeverable(t, ariAddr, true), ami: newSeverable(t, amiAddr, false)}
 	c := ari.NewConfig()
 	c.URL, c.Application = "http://"+r.ari.addr+"/ari", r.name
 	c.Username, c.Password = "ctigate", core.NewSecret(password)
@@ -197,6 +208,16 @@ func (r *reader) arm(at int, outage time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.events, r.seen, r.cut, r.cutAt, r.outage = nil, 0, false, at, outage
+}
+
+// over ends an outage that lasts to the end of the scenario. The event that begins it may still come.
+func (r *reader) over() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.outage == 0 {
+		r.outage = outages[1]
+		r.restore()
+	}
 }
 
 func (r *reader) restore() { r.ari.restore(); r.ami.restore() }
@@ -293,20 +314,21 @@ func (r *reader) gap(t *testing.T) (b adaptertest.Blind) {
 // severable passes connections on to an address until it is told to cut them.
 type severable struct {
 	addr, to string
+	linger   bool // the switch is not told
 
 	mu    sync.Mutex
 	cut   bool
 	conns map[net.Conn]bool // whether it was severed
 }
 
-func newSeverable(t *testing.T, to string) *severable {
+func newSeverable(t *testing.T, to string, linger bool) *severable {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ln.Close() })
-	s := &severable{addr: ln.Addr().String(), to: to, conns: map[net.Conn]bool{}}
+	s := &severable{addr: ln.Addr().String(), to: to, linger: linger, conns: map[net.Conn]bool{}}
 	go func() {
 		for {
 			in, err := ln.Accept()
@@ -319,8 +341,8 @@ func newSeverable(t *testing.T, to string) *severable {
 	return s
 }
 
-// relay passes one connection on. When it is severed, the switch's end of it stays, unread by anyone, until nothing more
-// comes: Asterisk 22.10 may deadlock when an ARI websocket closes while a device's state is being sent to it
+// relay passes one connection on. When it is severed and lingers, the switch's end of it is read on to the end of the test, and what it
+// brings thrown away: Asterisk 22.10 may deadlock when an ARI websocket closes while a device's state is being sent to it
 // (asterisk/asterisk#2170).
 func (s *severable) relay(in net.Conn) {
 	defer in.Close()
@@ -339,21 +361,23 @@ func (s *severable) relay(in net.Conn) {
 			out.Close()
 		}
 	}()
-	_, _ = io.Copy(in, out)
-	in.Close()
-	for s.severed(in) {
-		_ = out.SetReadDeadline(time.Now().Add(2 * time.Second))
-		if _, err := out.Read(make([]byte, 64<<10)); err != nil {
+	var buf [64 << 10]byte
+	for {
+		n, err := out.Read(buf[:])
+		if err != nil {
+			return
+		}
+		if _, err := in.Write(buf[:n]); err != nil && !s.severed(in) {
 			return
 		}
 	}
 }
 
-// severed reports whether a connection ended because it was cut.
+// severed reports whether a connection was cut without a word to the switch.
 func (s *severable) severed(c net.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.conns[c]
+	return s.linger && s.conns[c]
 }
 
 func (s *severable) keep(c net.Conn) bool {
