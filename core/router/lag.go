@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"sync/atomic"
 
 	"github.com/ctigate/ctigate/core"
 	"github.com/ctigate/ctigate/core/call"
@@ -26,8 +25,6 @@ type lag struct {
 	tail   uint64 // the last record that the sink is to have
 	behind bool
 	next   uint64 // the first record to read, while behind
-
-	skipped atomic.Int64 // records that could not be read
 }
 
 // newLag makes the sink called name go on where it was.
@@ -210,6 +207,13 @@ func (w *writer) missing(hard context.Context, items []core.Item) ([]core.Item, 
 	}
 }
 
+// passedOver reports whether err stands for records that are damaged or gone, behind which reading goes on.
+func passedOver(err error) bool {
+	var damage *journal.DamageError
+	var gone *journal.GoneError
+	return errors.As(err, &damage) || errors.As(err, &gone)
+}
+
 // lagReader reads a sink's items from the journal.
 type lagReader struct {
 	w    *writer
@@ -233,10 +237,8 @@ func (l *lagReader) read() (items []core.Item, err error) {
 	}
 	for tail := l.w.lag.upTo(); l.next <= tail && len(items) < 2*l.w.batch; {
 		rec, err := l.rd.Next()
-		var damage *journal.DamageError
-		var gone *journal.GoneError
 		switch {
-		case errors.As(err, &damage), errors.As(err, &gone):
+		case passedOver(err):
 			l.skip(err)
 			continue
 		case err == io.EOF: // damaged up to the end
@@ -268,9 +270,8 @@ func (l *lagReader) take(items []core.Item, rec journal.Record) []core.Item {
 	return append(items, l.w.wanted(read)...)
 }
 
-// skip counts records that cannot be read, and has it told.
+// skip has it told that records cannot be read.
 func (l *lagReader) skip(why error) {
-	l.w.lag.skipped.Add(1)
 	now := call.At(l.w.r.o.Now())
 	l.w.r.keeper.gone(l.w.name, why.Error(), now, now)
 	l.w.r.log.Error("sink skips records of the journal", "sink", l.w.name, "after", l.next, "error", why)

@@ -351,10 +351,8 @@ func (x *replicator) publishRead(ctx context.Context, batch []replica) {
 func (x *replicator) read(rd *journal.Reader, next *uint64) (batch []replica, err error) {
 	for tail := x.lag.upTo(); *next <= tail && len(batch) < takeFrames; {
 		rec, err := rd.Next()
-		var damage *journal.DamageError
-		var gone *journal.GoneError
 		switch {
-		case errors.As(err, &damage), errors.As(err, &gone):
+		case passedOver(err):
 			x.r.log.Error("cluster: records of the journal cannot be published", "error", err)
 			*next = rd.Seq()
 			continue

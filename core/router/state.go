@@ -1,7 +1,6 @@
 package router
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -125,9 +124,8 @@ func packTomb(p *call.Pack, x *tomb) {
 
 // restored says what a start found in the journal.
 type restored struct {
-	checkpoint uint64
-	turns      int // replayed after it
-	damaged    []string
+	turns   int // replayed after it
+	damaged []string
 }
 
 // restore brings the loop's state back: the newest checkpoint, and what was taken after it. What came out of that was
@@ -142,7 +140,6 @@ func (p *loop) restore(j *journal.Journal, opened journal.Report) error {
 		p.r.log.Error("journal: the checkpoint cannot be used; going on from what the journal still has", "error", err)
 		seq = 0
 	}
-	was.checkpoint = seq
 	began := time.Now()
 	if err := p.replay(j, seq+1, &was); err != nil {
 		return err
@@ -166,12 +163,10 @@ func (p *loop) replay(j *journal.Journal, seq uint64, was *restored) error {
 	defer rd.Close()
 	for {
 		rec, err := rd.Next()
-		var damage *journal.DamageError
-		var gone *journal.GoneError
 		switch {
 		case err == io.EOF:
 			return nil
-		case errors.As(err, &damage), errors.As(err, &gone):
+		case passedOver(err):
 			continue // told by the report
 		case err != nil:
 			return fmt.Errorf("journal: reading after record %d: %w", seq, err)
