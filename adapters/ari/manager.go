@@ -23,7 +23,9 @@ func (n *normalizer) manager(m message, received call.Time) core.Frame {
 	if n.since == 0 {
 		n.since = received
 	}
+	n.raw = m.raw
 	n.managerEvent(typ, m)
+	n.raw = nil
 	n.identify(m.raw, "")
 	return core.Frame{Type: typ, Raw: m.raw, Received: received, Observations: n.out}
 }
@@ -100,6 +102,7 @@ func (n *normalizer) about(id string, o call.Observation) {
 	case c != nil:
 		n.out = append(n.out, o)
 	case len(n.waiting) < maxWaiting:
+		o.Native.ID = digest(n.raw, "") // its own, not that of the message it waits for
 		n.waiting = append(n.waiting, waitingAMI{o, n.received})
 	default:
 		n.count("ami_waiting_full", 1)

@@ -27,6 +27,7 @@ type normalizer struct {
 	quickly  quickIndex
 	out      []call.Observation
 	native   call.Native
+	raw      []byte // AMI: the message that is being read
 	at       call.Time
 	received call.Time
 	ahead    call.Time // the switch's clock before ours, where a message tells no time

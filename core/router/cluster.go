@@ -33,9 +33,15 @@ func (c *Cluster) wait(ctx context.Context) bool {
 	return ctx.Err() == nil
 }
 
-// overlap is how long the owner must have gone on after this node began to listen to a link: what it heard before was
-// in the log by then.
-const overlap = time.Second
+// A link is taken over without a snapshot when nothing can have been said between what the owner told and what this node
+// holds. What proves it is that the owner told of something that this node heard as well.
+const (
+	// overlap is how long both must have listened by then: the channels of one switch are not in step.
+	overlap = time.Second
+	// quietOverlap is how long they must have listened when the switch said nothing. A link of the owner's that hangs is
+	// known to be down by then.
+	quietOverlap = time.Minute
+)
 
 // maxUnlogged bounds the turns that are remembered until they are in the log.
 const maxUnlogged = 200_000
@@ -104,7 +110,7 @@ func (r *Router) readToEnd(ctx context.Context) error {
 		}
 		end, err = r.o.Cluster.Log.End(ctx)
 	}
-	for r.follower.reached.Load() < end {
+	for !r.follower.reached.has(end) {
 		if !sleep(ctx, leasePause) {
 			return ctx.Err()
 		}
@@ -216,16 +222,21 @@ func (r *Router) begin(x *replicator) {
 // seamless reports whether this node heard everything on l that the owner before did not take: its own session was
 // established, and the snapshot over, while the owner still told of what it heard, and what the owner knew was complete.
 func (p *loop) seamless(l *link) bool {
-	f := p.r.follower
-	return l.own != nil && l.state.up && l.state.snapshot == nil && l.own.ID == l.state.ref.Instance &&
-		!l.ownSince.IsZero() && f.alive.Sub(l.ownSince) > overlap
+	if l.own == nil || !l.state.up || l.state.snapshot != nil || l.own.ID != l.state.ref.Instance || l.ownSince.IsZero() {
+		return false
+	}
+	both := l.ownSince
+	if l.anew.After(both) {
+		both = l.anew
+	}
+	return l.told.Sub(both) > overlap || p.r.follower.alive.Sub(both) > quietOverlap
 }
 
 // takeLinks goes on with every link: from what this node has read of it and the owner before had not taken.
 func (p *loop) takeLinks(f *follower) {
 	now := p.clockTime(call.At(p.r.o.Now()))
 	from := "taken over from node " + f.last.node
-	if f.last.node == p.r.o.Cluster.Node {
+	if f.last.node == p.r.o.Cluster.Node || f.last.node == "" { // the state is this node's own journal's
 		from = unstopped
 	}
 	for _, l := range p.r.links {
@@ -325,8 +336,15 @@ func (p *loop) standDown(s *stint, clean bool) {
 	f.own, f.restarted, f.need = false, false, !clean
 	f.state = max(f.state, s.x.state)
 	f.heard, f.alive, f.last.node = time.Now(), time.Time{}, ""
+	for _, l := range p.r.links {
+		l.told, l.anew = f.heard, time.Time{} // what this node took is in the log, or held again
+	}
+	if !clean {
+		f.reached.lost()
+	}
 	f.paused.Store(false)
 	f.next.Store(max(s.x.next.Load(), f.next.Load()))
+	f.toldTo = max(f.toldTo, s.x.next.Load()-1)
 	if !clean {
 		signal(f.rejoin)
 	}

@@ -120,7 +120,7 @@ type node struct {
 // newNode starts a node whose one link sends what is put into frames. store is the sink that all nodes share.
 func newNode(t *testing.T, name, dir string, log *memoryLog, store *resumer) *node {
 	n := &node{pen: &pen{resumer: store, log: log}, frames: make(chan core.Frame, 1000)}
-	a := sessions(func(ctx context.Context, out core.Emitter) error {
+	session := func(ctx context.Context, out core.Emitter) error {
 		err := out.Up(core.Instance{Kind: "asterisk", ID: "aa:bb", Shared: true})
 		for err = errors.Join(err, out.Frame(own(snapshotOver))); err == nil; {
 			select {
@@ -131,7 +131,8 @@ func newNode(t *testing.T, name, dir string, log *memoryLog, store *resumer) *no
 			}
 		}
 		return err
-	})
+	}
+	a := sessions(session, session)
 	j, found := openJournal(t, dir, journal.Options{})
 	o := kept(j, found)
 	o.Links, o.Sinks, o.DrainTimeout = pbx(a), []NamedSink{{Name: "m", Sink: n.pen}}, time.Second
@@ -233,11 +234,13 @@ func takeover(t *testing.T, frames []core.Frame, cut int, how string) {
 	eventually(t, "the owner's link", func() bool { return len(store.on(core.StreamSources)) == 2 })
 	b := newNode(t, "b", t.TempDir(), log, store)
 	eventually(t, "the standby's link", func() bool { s := b.Status(); return s.Links[0].Up && s.Links[0].Received == 1 })
-	time.Sleep(overlap + 2*aliveEvery + time.Second) // so long must both have listened
+	time.Sleep(overlap + 100*time.Millisecond) // so long must both have listened
+	both(a, b, []core.Frame{observed(-10, call.Observation{Kind: call.AgentStateChange, Agent: "agent1", Value: "ready"})})
+	eventually(t, "that both heard the same", func() bool { s := b.Status(); return s.Links[0].Received == 2 && s.Cluster.Held == 0 })
 	a.pen.away.Store(how == "unheard")
 	both(a, b, frames[:cut])
 	heard := func() bool {
-		return a.Status().Links[0].Received == uint64(cut)+1 && b.Status().Links[0].Received == uint64(cut)+1 && a.Status().Queue+b.Status().Queue == 0
+		return a.Status().Links[0].Received == uint64(cut)+2 && b.Status().Links[0].Received == uint64(cut)+2 && a.Status().Queue+b.Status().Queue == 0
 	}
 	eventually(t, "what both heard", heard)
 	switch how {
@@ -273,6 +276,76 @@ func takeover(t *testing.T, frames []core.Frame, cut int, how string) {
 	want := []call.EventType{call.SourceUp, call.SourceReconciled}
 	if got := store.types(core.StreamSources); !reflect.DeepEqual(got, want) {
 		t.Errorf("sources: %v", got)
+	}
+}
+
+// Two nodes listen, and nothing proves that the second heard everything from where the log ends: it asks for a snapshot, and
+// says which time nobody can vouch for.
+func TestTakeoverUnproven(t *testing.T) {
+	log, store := newMemoryLog(), &resumer{}
+	a := newNode(t, "a", t.TempDir(), log, store)
+	<-a.Joined()
+	a.takeOver(t, 1)
+	eventually(t, "the owner's link", func() bool { return len(store.on(core.StreamSources)) == 2 })
+	frames := talk(0, "a")
+	a.frames <- frames[0]
+	b := newNode(t, "b", t.TempDir(), log, store)
+	eventually(t, "the standby's link", func() bool { s := b.Status(); return s.Links[0].Up && s.Links[0].Received == 1 })
+	time.Sleep(overlap + 2*aliveEvery + 100*time.Millisecond) // the owner lives, and says nothing
+	b.takeOver(t, 2)
+	a.lose(t)
+	eventually(t, "the snapshot", func() bool {
+		return slices.Contains(store.types(core.StreamSources), call.SourceGap) && b.Status().ActiveCalls == 0
+	})
+	a.end(t)
+	b.end(t)
+	wholeCalls(t, store.items)
+	onlyOnce(t, store.items)
+}
+
+// What a standby holds from before the first thing that it and the owner both heard came before the owner's snapshot.
+func TestHeldBeforeOwner(t *testing.T) {
+	h, l, other := newHeld(), &link{}, &link{}
+	now := time.Now()
+	at := func(l *link, nth int) *message {
+		return &message{kind: msgFrame, link: l, obs: observed(nth, call.Observation{Kind: call.LegHeld, Leg: "a"}).Observations}
+	}
+	for nth := range 4 {
+		h.hold(at(l, nth), now.Add(time.Duration(nth)))
+		h.hold(at(other, nth), now)
+	}
+	h.told(at(l, 2), now)
+	if held := h.n; held != 5 { // the third is told, and of its link what came later is left
+		t.Errorf("%d held", held)
+	}
+	if want := now.Add(2); !l.told.Equal(want) || !other.told.IsZero() {
+		t.Errorf("told %v, %v", l.told, other.told)
+	}
+	h.told(at(l, 9), now) // not yet here
+	h.hold(at(l, 8), now)
+	h.hold(at(l, 9), now.Add(9))
+	if h.n != 6 || !l.told.Equal(now.Add(9)) {
+		t.Errorf("%d held, told %v", h.n, l.told)
+	}
+}
+
+// A state that was lost is not taken for reached because of what was read before it was found again.
+func TestReach(t *testing.T) {
+	var r reach
+	r.begin()
+	if r.got(7); !r.has(7) {
+		t.Error("7 was reached")
+	}
+	r.lost()
+	if r.got(9); r.has(7) {
+		t.Error("reached without a state")
+	}
+	r.begin()
+	if r.has(0) {
+		t.Error("reached before anything was read")
+	}
+	if r.got(9); !r.has(9) || r.has(10) {
+		t.Error("9 was reached")
 	}
 }
 

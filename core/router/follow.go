@@ -31,7 +31,7 @@ type follower struct {
 	once    sync.Once
 	owned   chan struct{} // closed once there is an owner, this node or another
 	joined  chan struct{} // closed when the owner's state was reached for the first time
-	reached atomic.Int64  // offset up to which the loop has taken all
+	reached reach
 	live    atomic.Int64  // unix nanoseconds when the log was last read to its end
 	turn    atomic.Uint64 // of the core loop
 	holds   atomic.Int64  // observations held
@@ -57,6 +57,45 @@ type follower struct {
 func newFollower(r *Router, c *Cluster) *follower {
 	return &follower{r: r, c: c, entries: make(chan []core.LogEntry), rejoin: make(chan struct{}, 1), resume: make(chan struct{}, 1),
 		joined: make(chan struct{}), owned: make(chan struct{}), state: -1, restarted: true, toldTo: -1, held: newHeld(), heard: time.Now()}
+}
+
+// reach is how far into the log the loop has taken all since it last had to find its state anew.
+type reach struct {
+	mu      sync.Mutex
+	to      int64 // offset
+	wanted  int   // how often the state was to be found
+	current int   // and which of these the reading is about
+}
+
+// lost says that the loop's state is not the log's.
+func (r *reach) lost() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wanted++
+	r.to = -1
+}
+
+// begin says that the reading begins where the state is found that is wanted now.
+func (r *reach) begin() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.current = r.wanted
+}
+
+// got says that the loop has taken all up to an offset.
+func (r *reach) got(to int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.current == r.wanted {
+		r.to = to
+	}
+}
+
+// has reports whether the loop has taken all up to end, and its state is the log's, as far as that has one.
+func (r *reach) has(end int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.current == r.wanted && r.to >= end
 }
 
 // run reads the log until ctx ends, but for the times in which this node owns the links.
@@ -93,7 +132,7 @@ func (f *follower) read(ctx context.Context) {
 	if !f.next.CompareAndSwap(next, page.Next) {
 		return // another stint has moved it
 	}
-	f.reached.Store(page.Next)
+	f.reached.got(page.Next)
 	if page.Next >= page.End {
 		f.live.Store(time.Now().UnixNano())
 		f.once.Do(func() { close(f.joined) })
@@ -119,6 +158,7 @@ func (f *follower) give(ctx context.Context, entries []core.LogEntry) bool {
 
 // join finds where to begin: at the latest checkpoint, or at the log's end where the local journal goes on from there.
 func (f *follower) join(ctx context.Context) {
+	f.reached.begin()
 	for ctx.Err() == nil {
 		next, err := f.tryJoin(ctx)
 		if err == nil {
@@ -138,7 +178,13 @@ func (f *follower) tryJoin(ctx context.Context) (next int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	err = f.r.do(ctx, func() { next = f.begin(last, end) })
+	err = f.r.do(ctx, func() {
+		if next = f.begin(last, end); next > f.toldTo+1 {
+			for _, l := range f.r.links {
+				l.begunAnew(time.Now()) // what is passed over may have told of what is held
+			}
+		}
+	})
 	return next, err
 }
 
@@ -252,8 +298,9 @@ func (p *loop) followTurn(f *follower, e *entry, offset int64) {
 		if m.kind == msgFrame && news {
 			f.held.told(m, f.heard)
 		}
-		if m.kind == msgUp {
+		if m.kind == msgUp && news {
 			f.held.before(m.link, m.at)
+			m.link.begunAnew(f.heard)
 		}
 	}
 	if f.need || in.turn <= p.nth && !f.own {
@@ -285,6 +332,7 @@ func (p *loop) repeat(in *inputs) {
 // lose has the follower bring a state again.
 func (p *loop) lose(f *follower) {
 	f.need, f.own = true, false
+	f.reached.lost()
 	signal(f.rejoin)
 }
 
@@ -324,6 +372,9 @@ func (p *loop) adopt(f *follower, raw []byte) error {
 	p.r.log.Info("cluster: the owner's state is here", "turn", p.nth, "active_calls", p.tracker.Active())
 	return nil
 }
+
+// begunAnew notes that the owner tells of l from the beginning of a session, or that this node has not read all it told.
+func (l *link) begunAnew(now time.Time) { l.told, l.anew = time.Time{}, now }
 
 // watch notes what this node's own session of a link is, whoever owns the link.
 func (p *loop) watch(m *message) {

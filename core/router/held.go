@@ -1,6 +1,7 @@
 package router
 
 import (
+	"slices"
 	"time"
 
 	"github.com/ctigate/ctigate/core/call"
@@ -61,6 +62,7 @@ func (h *held) hold(m *message, now time.Time) {
 			continue
 		case h.seen[k] > 0:
 			h.forget(k)
+			h.meet(m.link, now, nil)
 			continue
 		}
 		if o.Received == 0 {
@@ -119,9 +121,7 @@ func (h *held) told(m *message, now time.Time) {
 			continue
 		}
 		if same := h.byKey[k]; len(same) > 0 {
-			if since := same[0].since; since.After(m.link.told) {
-				m.link.told = since
-			}
+			h.meet(m.link, same[0].since, same[0])
 			h.remove(same[0])
 			continue
 		}
@@ -133,6 +133,24 @@ func (h *held) told(m *message, now time.Time) {
 		}
 	}
 	h.order, h.early = h.expire(h.order, now), h.expire(h.early, now)
+}
+
+// meet notes that the owner has told of what came here at since and is held as x, nil when it is not held. When that is the
+// first since the owner began to listen to l, what came here before came before its snapshot, which says what became of it.
+func (h *held) meet(l *link, since time.Time, x *heldObservation) {
+	if l.told.IsZero() {
+		for _, y := range slices.Clone(h.all) {
+			if y == x {
+				break
+			}
+			if !y.gone && y.frame.link == l {
+				h.remove(y)
+			}
+		}
+	}
+	if since.After(l.told) {
+		l.told = since
+	}
 }
 
 // expire forgets what has not come here in time.
@@ -148,7 +166,7 @@ func (h *held) expire(told []seenAt, now time.Time) []seenAt {
 
 // before gives up what was received on l up to a moment: the owner's snapshot says what came of it.
 func (h *held) before(l *link, at call.Time) {
-	for _, x := range append([]*heldObservation(nil), h.all...) {
+	for _, x := range slices.Clone(h.all) {
 		if !x.gone && x.frame.link == l && x.frame.at <= at {
 			h.remove(x)
 		}
@@ -158,7 +176,7 @@ func (h *held) before(l *link, at call.Time) {
 // overdue returns the oldest that the owner, who listens to its link, has not told of for as long as after. Where the
 // owner has told of what came here clearly later, it has made nothing of this one, and so does this node.
 func (h *held) overdue(now time.Time, after time.Duration) *heldObservation {
-	for _, x := range append([]*heldObservation(nil), h.all...) {
+	for _, x := range slices.Clone(h.all) {
 		l := x.frame.link
 		switch {
 		case now.Sub(x.since) <= after:

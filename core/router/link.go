@@ -45,7 +45,8 @@ type link struct {
 	// Of the core loop, in a cluster.
 	own      *core.Instance // this node's own session, nil while there is none
 	ownSince time.Time      // when its snapshot was over
-	told     time.Time      // when the owner last told of an observation
+	told     time.Time      // when the latest came here that the owner told of; zero: nothing since it began to listen
+	anew     time.Time      // when the owner was seen to begin to listen
 }
 
 func newLink(r *Router, l Link, index uint16) *link {

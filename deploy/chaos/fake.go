@@ -31,8 +31,9 @@ type fake struct {
 	dir string
 	ps  []*proxy
 
-	mu sync.Mutex
-	c  *kfake.Cluster
+	restarts sync.Mutex // one at a time: there is one cluster
+	mu       sync.Mutex
+	c        *kfake.Cluster
 }
 
 const fakeBrokers = 3
@@ -138,6 +139,8 @@ func (f *fake) lead(to, from int32) error {
 
 // restart closes all brokers and opens them again on their data after d.
 func (f *fake) restart(d time.Duration) error {
+	f.restarts.Lock()
+	defer f.restarts.Unlock()
 	for _, p := range f.ps {
 		p.down()
 	}

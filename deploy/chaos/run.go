@@ -278,11 +278,9 @@ func (r *run) do(f fault) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.done[f.kind]++
-	if k.disturbs != nothing {
-		_, sw, _ := strings.Cut(f.target, "/")
-		r.troubles = append(r.troubles, oracle.Trouble{Switch: sw, From: from, To: time.Now().Add(reconnect), Blind: k.disturbs >= blinds,
-			Clock: k.disturbs == misdates, Damage: k.disturbs == damages})
-	}
+	_, sw, _ := strings.Cut(f.target, "/")
+	r.troubles = append(r.troubles, oracle.Trouble{Switch: sw, From: from, To: time.Now().Add(reconnect), Blind: k.disturbs >= blinds,
+		Clock: k.disturbs == misdates, Damage: k.disturbs == damages, Beside: k.disturbs == nothing})
 }
 
 // reconnect is how long after a fault a link may still be down: the gateway waits before it tries again.

@@ -75,7 +75,7 @@ func (j *judge) excuses(e *call.Event) bool {
 	}
 	switch e.Type {
 	case call.ConnectionCleared:
-		return j.cleared(e.ConnectionID)
+		return j.cleared(e.ConnectionID) || j.neverShown(e)
 	case call.ConnectionRetrieved: // of a hold that nobody saw begin, Asterisk's word means nothing
 		held := *e
 		held.Type = call.ConnectionHeld
@@ -84,6 +84,21 @@ func (j *judge) excuses(e *call.Event) bool {
 		return j.toldOf(e)
 	}
 	return true
+}
+
+// neverShown reports whether the leg that e ends began in a gap and was over before the snapshot that followed was told of:
+// no snapshot shows it, and its end alone does not tell what it was.
+func (j *judge) neverShown(e *call.Event) bool {
+	began, ended := j.began[e.ConnectionID], e.Time.Received.Std()
+	return slices.ContainsFunc(j.gaps, func(g gap) bool {
+		if g.sw != e.Switch.ID || began.Before(g.from.Add(-Slack)) || began.After(g.to.Add(Slack)) {
+			return false
+		}
+		return !slices.ContainsFunc(j.by["sources"], func(x *event) bool {
+			at := x.Time.Received.Std()
+			return x.Type == call.SourceReconciled && x.Switch.ID == g.sw && at.After(g.to) && at.Before(ended.Add(-Slack))
+		})
+	})
 }
 
 // toldOf reports whether what e says of its leg is there, be it of another call, for which calls legs belong to may not
@@ -212,6 +227,7 @@ func (j *judge) causes() {
 			case t.Blind, t.Clock && strings.HasPrefix(g.reason, Suspected):
 				return t.during(g.sw, g.from, g.to)
 			case strings.HasPrefix(g.reason, TakenOver): // whatever led to it
+				t.Beside = false
 				return t.during(t.Switch, g.from.Add(-takeoverTime), g.to)
 			}
 			return false

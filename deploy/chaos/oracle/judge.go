@@ -35,11 +35,12 @@ type Trouble struct {
 	Blind    bool
 	Clock    bool // the switch told wrong times
 	Damage   bool // what was read before was destroyed on disk: nothing is known of the calls that were up
+	Beside   bool // no link was disturbed: it may lead to a takeover, and so to a gap of that kind
 }
 
 // during reports whether t disturbed sw at some time from a to b, with Slack on both sides.
 func (t Trouble) during(sw string, a, b time.Time) bool {
-	return (t.Switch == "" || t.Switch == sw) && !b.Before(t.From.Add(-Slack)) && !a.After(t.To.Add(Slack))
+	return !t.Beside && (t.Switch == "" || t.Switch == sw) && !b.Before(t.From.Add(-Slack)) && !a.After(t.To.Add(Slack))
 }
 
 // Slack is how far apart two readers' ideas of when one event came may be, on a busy machine.
@@ -90,7 +91,7 @@ type Report struct {
 
 // Judge compares.
 func Judge(c *Case) *Report {
-	j := &judge{c: c, by: map[string][]*event{}, calls: map[string]*told{}, legs: map[string]string{}}
+	j := &judge{c: c, by: map[string][]*event{}, calls: map[string]*told{}, legs: map[string]string{}, began: map[string]time.Time{}}
 	for _, step := range []func(){j.readWitnessLives, j.read, j.readGaps, j.readWitness, j.inOrder, j.ended, j.lastStates, j.nothingMissing,
 		j.agentsAgree, j.nothingInvented, j.truth, j.writers, j.causes} {
 		step()
@@ -131,8 +132,9 @@ type judge struct {
 	calls map[string]*told
 	gaps  []gap
 
-	lives map[string]*life  // call id → by the witness
-	legs  map[string]string // connection id → call id, by the witness
+	lives map[string]*life     // call id → by the witness
+	legs  map[string]string    // connection id → call id, by the witness
+	began map[string]time.Time // connection id → when the witness first heard of it
 }
 
 // violateCall is violate about one call. Of one that lived when what was known of it was destroyed, it counts.
@@ -275,6 +277,9 @@ func (j *judge) readWitnessLives() {
 		}
 		if e.ConnectionID != "" {
 			j.legs[e.ConnectionID] = e.CallID
+			if j.began[e.ConnectionID].IsZero() {
+				j.began[e.ConnectionID] = at
+			}
 		}
 	}
 }
