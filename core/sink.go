@@ -26,6 +26,15 @@ type Resumer interface {
 	Missing(ctx context.Context, items []Item) ([]Item, error)
 }
 
+// CallKeeper is implemented by sinks whose destination keeps the last state of each call.
+//
+// Calls tells of each, once, in any order: the call as it stood, the sequence number of the event that said so, and when
+// that was received. Calls that ended long ago may be left out. The host calls it before the first Write, at a start
+// without a state of its own; never concurrently with Write.
+type CallKeeper interface {
+	Calls(ctx context.Context, tell func(c *call.Call, seq uint64, at call.Time)) error
+}
+
 // Fencer is implemented by sinks whose destination can shut out an earlier writer of the same name. After Fence has
 // returned nil, nothing that an earlier writer sent or still sends is accepted any more, wherever it had got to.
 type Fencer interface {

@@ -120,15 +120,17 @@ func (t *Tracker) agentState(o *Observation) {
 		return
 	}
 	t.agents[k] = now
-	native := o.Native
-	if o.Synthetic { // a switch that is asked twice may say the same words of two moments
-		native.ID += "@" + o.Received.String()
-	}
 	e := &Event{
-		Type: AgentState, Switch: t.sw, Native: native, Synthetic: o.Synthetic,
+		Type: AgentState, Switch: t.sw, Native: o.Native, Synthetic: o.Synthetic,
 		Time:  EventTime{Switch: o.At, Received: o.Received},
 		Agent: &AgentInfo{ID: o.Agent, State: o.Value, Reason: o.Reason, Queue: o.Queue},
 	}
-	e.ID = EventID(t.sw, native, AgentState, k.id)
+	subject := k.id
+	if o.Synthetic { // a switch that is asked twice may say the same words of two moments
+		subject += "@" + o.Received.String()
+	} else if o.Native.Seq == 0 { // and without a number or a time it says them each time that an agent comes or goes
+		subject += "@" + o.At.String()
+	}
+	e.ID = EventID(t.sw, o.Native, AgentState, subject)
 	t.out = append(t.out, e)
 }

@@ -329,6 +329,17 @@ func TestCorrelationOutlivesTheFirstCall(t *testing.T) {
 	}
 }
 
+// Asterisk says the same words each time that an agent comes: AMI tells no time unless it is told to. Two events, two ids.
+func TestAgentWhoComesTwiceInTheSameWordsIsTwoEvents(t *testing.T) {
+	says := func(value string) Observation {
+		return Observation{Kind: AgentStateChange, Agent: "agent1", Value: value, Native: Native{Type: "QueueMemberAdded", ID: value}}
+	}
+	s := newScript().do(says("logged_in")).do(says("logged_out")).do(says("logged_in"))
+	if len(s.events) != 3 || s.events[0].ID == s.events[2].ID {
+		t.Errorf("%d events, ids %s and %s", len(s.events), s.events[0].ID, s.events[2].ID)
+	}
+}
+
 // An agent who is found ready by two snapshots, and was busy in between, became ready twice: two events, two ids.
 func TestAgentFoundTwiceInOneStateIsTwoEvents(t *testing.T) {
 	found := func(value string) Observation {

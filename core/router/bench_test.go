@@ -19,6 +19,7 @@ type none struct{}
 func (none) Apply(call.SwitchRef, call.Observation) []*call.Event { return nil }
 func (none) Tick(call.Time) []*call.Event                         { return nil }
 func (none) Active() int                                          { return 0 }
+func (none) Adopt(*call.Call, uint64, call.Time) bool             { return false }
 func (none) AppendState(b []byte) []byte                          { return b }
 func (none) Calls() []*call.Call                                  { return nil }
 

@@ -53,6 +53,11 @@ type tracker struct {
 	ticks int
 }
 
+func (t *tracker) Adopt(c *call.Call, _ uint64, _ call.Time) bool {
+	t.calls[c.ID] = c
+	return c.State != call.StateEnded
+}
+
 func newFakeTracker() *tracker { return &tracker{calls: map[string]*call.Call{}} }
 
 func (t *tracker) Apply(sw call.SwitchRef, o call.Observation) []*call.Event {

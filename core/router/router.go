@@ -33,6 +33,7 @@ type Tracker interface {
 	Apply(sw call.SwitchRef, o call.Observation) []*call.Event
 	Tick(now call.Time) []*call.Event
 	AppendState(dst []byte) []byte // all of it, for a checkpoint
+	Adopt(c *call.Call, seq uint64, now call.Time) bool
 	Active() int
 	Calls() []*call.Call
 }
@@ -291,6 +292,7 @@ func (r *Router) Run(ctx context.Context) error {
 	hard, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	r.hard = hard
+	r.adoptCalls(ctx)
 	if r.o.Cluster == nil {
 		r.begin(nil)
 	}

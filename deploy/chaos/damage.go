@@ -48,6 +48,24 @@ func (r *run) flipJournal(f fault) {
 	})
 }
 
+// loseDisk kills a node, and starts it again on an empty disk.
+func (r *run) loseDisk(f fault) {
+	n := r.nodes[f.target]
+	n.life.Lock()
+	defer n.life.Unlock()
+	n.kill()
+	time.Sleep(f.length)
+	names, err := filepath.Glob(filepath.Join(n.journal(), "*"))
+	for _, name := range names {
+		err = errors.Join(err, os.RemoveAll(name))
+	}
+	if err != nil {
+		r.note("emptying the disk of %s: %v", n.name, err)
+	}
+	r.wrong(n.start())
+	r.back(n)
+}
+
 func (r *run) damaged(f fault, do func(name string, rng *rand.Rand) error) {
 	n := r.nodes[f.target]
 	n.life.Lock()

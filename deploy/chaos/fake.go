@@ -31,9 +31,8 @@ type fake struct {
 	dir string
 	ps  []*proxy
 
-	restarts sync.Mutex // one at a time: there is one cluster
-	mu       sync.Mutex
-	c        *kfake.Cluster
+	mu sync.Mutex
+	c  *kfake.Cluster
 }
 
 const fakeBrokers = 3
@@ -139,8 +138,6 @@ func (f *fake) lead(to, from int32) error {
 
 // restart closes all brokers and opens them again on their data after d.
 func (f *fake) restart(d time.Duration) error {
-	f.restarts.Lock()
-	defer f.restarts.Unlock()
 	for _, p := range f.ps {
 		p.down()
 	}

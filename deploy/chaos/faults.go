@@ -123,7 +123,11 @@ func brokerOf(f fault) (i int) {
 	return i
 }
 
+// Brokers are stopped one fault after the other: a start may take longer than was planned.
+
 func (r *run) stopBroker(f fault) {
+	r.brokers.Lock()
+	defer r.brokers.Unlock()
 	if err := r.kafka.stop(brokerOf(f)); err != nil {
 		r.note("stopping %s: %v", f.target, err)
 	}
@@ -134,6 +138,8 @@ func (r *run) stopBroker(f fault) {
 }
 
 func (r *run) restartBrokers(f fault) {
+	r.brokers.Lock()
+	defer r.brokers.Unlock()
 	if err := r.kafka.restart(f.length); err != nil {
 		r.note("restarting the brokers: %v", err)
 	}

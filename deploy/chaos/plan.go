@@ -77,6 +77,7 @@ const (
 
 func journaled(s *settings) bool  { return s.journal }
 func doubled(s *settings) bool    { return s.nodes > 1 }
+func replicated(s *settings) bool { return journaled(s) && doubled(s) }
 func onFake(s *settings) bool     { return !s.live }
 func tmpfs(s *settings) bool      { return s.journal && s.root }
 func ofNodes(p *plan) []string    { return p.nodes }
@@ -114,6 +115,7 @@ func kinds() []kind {
 			draw: func(r *rand.Rand, f *fault) { f.arg, f.n = failureNames()[r.IntN(len(failureNames()))], 1+r.IntN(4) }},
 		{name: "journal torn", weight: 2, min: 50 * ms, max: 600 * ms, needs: journaled, targets: ofNodes, disturbs: blinds, run: (*run).tearJournal},
 		{name: "journal flipped", weight: 1, min: 50 * ms, max: 600 * ms, needs: journaled, targets: ofNodes, disturbs: damages, run: (*run).flipJournal},
+		{name: "disk lost", weight: 1, min: 50 * ms, max: 600 * ms, needs: replicated, targets: ofNodes, disturbs: blinds, run: (*run).loseDisk},
 		{name: "disk full", weight: 2, min: 300 * ms, max: 1500 * ms, needs: tmpfs, targets: ofNodes, disturbs: delays, run: (*run).fillDisk},
 		{name: "peers apart", weight: 3, min: 200 * ms, max: 2500 * ms, needs: doubled, targets: ofPeers, run: (*run).partPeers},
 		{name: "split", weight: 4, min: 300 * ms, max: 2500 * ms, needs: doubled, targets: ofNodes, disturbs: delays, run: (*run).splitOff},

@@ -30,6 +30,7 @@ type run struct {
 	reader  *reader
 	nodes   map[string]*node
 
+	brokers  sync.Mutex // held while any of them is down
 	started  time.Time
 	began    time.Time // of the faults
 	mu       sync.Mutex
@@ -299,6 +300,9 @@ func (r *run) quiet(ctx context.Context) error {
 			r.note("every call has ended")
 			return r.witness.disturbed()
 		}
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
 	return fmt.Errorf("the switches have %d calls up, and the witness %d, %v after the last fault", r.sw.active(), r.witness.r.ActiveCalls(), most)
 }

@@ -151,7 +151,8 @@ func (t *takeovers) back(n *node, hang bool) error {
 	return errors.Join(n.start(), n.ready(30*time.Second))
 }
 
-// owner waits until the group has both nodes and has had for a while, and says who owns the switches.
+// owner waits until the group has both nodes and has had for so long that the other can take over without a gap, and says
+// who owns the switches.
 func (t *takeovers) owner(ctx context.Context) (string, error) {
 	var last cluster.Status
 	var err error
@@ -161,7 +162,7 @@ func (t *takeovers) owner(ctx context.Context) (string, error) {
 			steady = 0
 			continue
 		}
-		if steady++; steady >= 15 {
+		if steady++; steady >= 25 {
 			return last.Units[0].Owner, nil
 		}
 	}

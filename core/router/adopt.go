@@ -1,0 +1,106 @@
+package router
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/core/call"
+)
+
+// adoptWithin bounds how long a start with a new journal waits for what was published before.
+const adoptWithin = 30 * time.Second
+
+// published is a call as it was published last.
+type published struct {
+	call *call.Call
+	seq  uint64
+	at   call.Time // when the event was received that said so
+}
+
+// adoptCalls goes on with the calls that were published, when the journal is new: its disk may be. Without the first sink that
+// knows them, the calls in progress begin anew.
+func (r *Router) adoptCalls(ctx context.Context) {
+	keeper := r.callKeeper()
+	if r.keeper == nil || keeper == nil || !r.newJournal() || r.clusterKnows(ctx) {
+		return
+	}
+	began := time.Now()
+	r.log.Info("journal: it is new: looking up the calls in progress", "within", adoptWithin)
+	found, err := r.publishedCalls(ctx, keeper)
+	active := 0
+	for i := range found {
+		if r.loop.goOnWith(&found[i]) {
+			active++
+		}
+	}
+	if err == nil && len(found) > 0 {
+		err = r.o.Journal.SaveCheckpoint(0, r.loop.appendState(nil))
+	}
+	took := time.Since(began).Round(time.Millisecond)
+	if err != nil {
+		r.log.Error("journal: the calls in progress could not all be looked up; those that are not known begin anew, and may repeat numbers", "calls", active,
+			"took", took, "error", err)
+		return
+	}
+	r.log.Info("journal: going on with the calls that were published", "calls", active, "took", took)
+}
+
+func (r *Router) callKeeper() core.CallKeeper {
+	for _, w := range r.sinks {
+		if k, can := w.sink.(core.CallKeeper); can && (len(w.streams) == 0 || slices.Contains(w.streams, core.StreamCalls)) {
+			return k
+		}
+	}
+	return nil
+}
+
+// clusterKnows reports whether the state is to come from a cluster's log, which has more.
+func (r *Router) clusterKnows(ctx context.Context) bool {
+	if r.o.Cluster == nil {
+		return false
+	}
+	end, err := r.o.Cluster.Log.End(ctx)
+	return err != nil || end > 0
+}
+
+// newJournal reports whether the journal has nothing to go on from.
+func (r *Router) newJournal() bool {
+	_, state, err := r.o.Journal.Checkpoint()
+	return err == nil && state == nil && r.o.Journal.Stats().Last == 0
+}
+
+// publishedCalls asks until there is an answer, for at most adoptWithin, for the calls of this router's links, in the order
+// of their beginning.
+func (r *Router) publishedCalls(ctx context.Context, k core.CallKeeper) (found []published, err error) {
+	ctx, cancel := context.WithTimeout(ctx, adoptWithin)
+	defer cancel()
+	for failures := 0; ; failures++ {
+		found = nil
+		err = k.Calls(ctx, func(c *call.Call, seq uint64, at call.Time) {
+			if r.loop.linkOf(c.Switch.ID) != nil {
+				found = append(found, published{c, seq, at})
+			}
+		})
+		if err == nil || core.IsPermanent(err) || !sleep(ctx, r.o.SinkBackoff.pause(failures, r.o.Rand())) {
+			break
+		}
+	}
+	slices.SortFunc(found, func(a, b published) int {
+		return cmp.Or(cmp.Compare(a.call.StartedAt, b.call.StartedAt), cmp.Compare(a.call.ID, b.call.ID))
+	})
+	return found, err
+}
+
+// goOnWith takes over one call. Its link counts as heard up to then: who had it ended without a word.
+func (p *loop) goOnWith(x *published) (active bool) {
+	st := &p.linkOf(x.call.Switch.ID).state
+	if !st.wasUp {
+		st.ref.Instance = x.call.Switch.Instance
+	}
+	st.up, st.wasUp, st.heard = true, true, max(st.heard, x.at)
+	p.now = max(p.now, x.at)
+	return p.tracker.Adopt(x.call, x.seq, p.now)
+}
