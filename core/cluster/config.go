@@ -163,43 +163,6 @@ func (c *Config) validateUnits(add adder) {
 	}
 }
 
-// CheckSwitches returns what is wrong between units and the switches that are configured: each must be in one unit.
-func (c *Config) CheckSwitches(ids []string) (errs []error) {
-	if len(c.Units) == 0 {
-		return nil
-	}
-	known := map[string]bool{}
-	for _, id := range ids {
-		known[id] = true
-		if c.Unit(id) < 0 {
-			errs = append(errs, fmt.Errorf("units: switch %q is in none: no node would run it", id))
-		}
-	}
-	for i, unit := range c.Units {
-		for j, id := range unit {
-			if !known[id] {
-				errs = append(errs, fmt.Errorf("units[%d][%d]: there is no switch %q", i, j, id))
-			}
-		}
-	}
-	return errs
-}
-
-// Unit is the number of the unit of a switch, -1 when it is in none.
-func (c *Config) Unit(switchID string) int {
-	if len(c.Units) == 0 {
-		return 0
-	}
-	for i, unit := range c.Units {
-		for _, id := range unit {
-			if id == switchID {
-				return i
-			}
-		}
-	}
-	return -1
-}
-
 // UnitCount is how many units there are, at least 1.
 func (c *Config) UnitCount() int { return max(1, len(c.Units)) }
 

@@ -131,16 +131,34 @@ func TestItemsComeBackAsTheyWere(t *testing.T) {
 	}
 }
 
-func TestEventsAndFramesComeBackAsTheyWere(t *testing.T) {
+// packed is what comes back of v.
+func packed[T any](v T, pack func(*call.Pack, *T)) (got T, err error) {
+	p := new(call.Pack)
+	p.Write(nil)
+	pack(p, &v)
+	b := p.Bytes()
+	p = new(call.Pack)
+	p.Read(b)
+	pack(p, &got)
+	return got, p.Done()
+}
+
+func event(p *call.Pack, e **call.Event) { p.Event(e) }
+
+func observations(p *call.Pack, all *[]call.Observation) {
+	call.PackList(p, all, (*call.Pack).Observation)
+}
+
+func TestEventsAndObservationsComeBackAsTheyWere(t *testing.T) {
 	for seed := range uint64(3000) {
 		f := newFiller(seed)
 		e := filled[call.Event](f)
-		if got, err := ReadEvent(AppendEvent(nil, &e)); err != nil || !reflect.DeepEqual(got, &e) {
+		if got, err := packed(&e, event); err != nil || !reflect.DeepEqual(got, &e) {
 			t.Fatalf("seed %d: %v\n got %+v\nwant %+v", seed, err, got, &e)
 		}
-		frames := filled[[]core.Frame](f)
-		if got, err := ReadFrames(AppendFrames(nil, frames)); err != nil || !reflect.DeepEqual(got, frames) {
-			t.Fatalf("seed %d: %v\n got %+v\nwant %+v", seed, err, got, frames)
+		all := filled[[]call.Observation](f)
+		if got, err := packed(all, observations); err != nil || !reflect.DeepEqual(got, all) {
+			t.Fatalf("seed %d: %v\n got %+v\nwant %+v", seed, err, got, all)
 		}
 	}
 }
@@ -151,14 +169,14 @@ func TestEveryFieldIsPacked(t *testing.T) {
 	var leaves int
 	each(reflect.ValueOf(&e).Elem(), func(path string) {
 		leaves++
-		if got, err := ReadEvent(AppendEvent(nil, &e)); err != nil || !reflect.DeepEqual(got, &e) {
+		if got, err := packed(&e, event); err != nil || !reflect.DeepEqual(got, &e) {
 			t.Errorf("Event%s: %v", path, err)
 		}
 	}, "")
-	frames := []core.Frame{{Observations: make([]call.Observation, 1)}}
-	each(reflect.ValueOf(&frames[0]).Elem(), func(path string) {
-		if got, err := ReadFrames(AppendFrames(nil, frames)); err != nil || !reflect.DeepEqual(got, frames) {
-			t.Errorf("Frame%s: %v", path, err)
+	all := make([]call.Observation, 1)
+	each(reflect.ValueOf(&all[0]).Elem(), func(path string) {
+		if got, err := packed(all, observations); err != nil || !reflect.DeepEqual(got, all) {
+			t.Errorf("Observation%s: %v", path, err)
 		}
 	}, "")
 	items := make([]core.Item, 1)

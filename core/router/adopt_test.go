@@ -62,7 +62,9 @@ func TestNewDiskGoesOn(t *testing.T) {
 			o = kept(j, found)
 			o.Links, o.Sinks = pbx(sends(t, snapshotOf(frames[:cut]), frames[cut:]...)), []NamedSink{{Name: "m", Sink: m}}
 			r, stop = start(t, o)
-			eventually(t, "all frames", func() bool { return m.asked.Load() == 2 && contains(m.types(core.StreamSources), call.SourceGap) == (cut > 0) && r.Status().ActiveCalls == 0 && len(m.on(core.StreamRecords)) == 2 })
+			eventually(t, "all frames", func() bool {
+				return m.asked.Load() == 2 && contains(m.types(core.StreamSources), call.SourceGap) == (cut > 0) && r.Status().ActiveCalls == 0 && len(m.on(core.StreamRecords)) == 2
+			})
 			must(t, stop(), j.Close())
 			if n := wholeCalls(t, m.items); n != 2 {
 				t.Errorf("%d calls", n)

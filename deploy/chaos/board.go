@@ -59,9 +59,17 @@ func (b *board) add(r *result) {
 	}
 	if b.s.verbose || time.Since(b.shown) > b.s.every {
 		b.shown = time.Now()
-		fmt.Fprintf(b.out, "%s  %d of %d runs, %d failed; %d calls, %d events, %d faults\n", time.Since(b.began).Round(time.Second), b.runs, b.s.runs,
+		fmt.Fprintf(b.out, "%s  %d%s runs, %d failed; %d calls, %d events, %d faults\n", time.Since(b.began).Round(time.Second), b.runs, b.s.ofAll(),
 			len(b.failed), b.sums[2], b.sums[1], sum(b.faults))
 	}
+}
+
+// ofAll says how many runs there will be, where that is known.
+func (s *settings) ofAll() string {
+	if s.total > 0 {
+		return ""
+	}
+	return fmt.Sprint(" of ", s.runs)
 }
 
 func sum(m map[string]int) (n int) {

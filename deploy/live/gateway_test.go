@@ -26,6 +26,7 @@ type settings struct {
 	sinks    string // YAML of the sinks section; default the live Kafka
 	password string // default the right one
 	drain    string // default 15s
+	journal  string // folder; default none
 	whole    string // a whole configuration instead
 }
 
@@ -38,6 +39,10 @@ func (s settings) yaml() string {
 			return d
 		}
 		return v
+	}
+	journal := ""
+	if s.journal != "" {
+		journal = "journal:\n  dir: " + s.journal + "\n"
 	}
 	sinks := or(s.sinks, fmt.Sprintf("  - kind: kafka\n    brokers: [\"%s\"]\n    topic_prefix: \"%s\"\n", kafkaAddr, or(s.prefix, "cti.")))
 	return fmt.Sprintf(`switches:
@@ -54,7 +59,7 @@ sinks:
 %stelemetry:
   listen: "127.0.0.1:0"
 drain_timeout: %s
-`, or(s.ari, ariAddr), or(s.ami, amiAddr), sinks, or(s.drain, "15s"))
+%s`, or(s.ari, ariAddr), or(s.ami, amiAddr), sinks, or(s.drain, "15s"), journal)
 }
 
 // ctigate makes the command for a configuration.
@@ -215,6 +220,12 @@ func (g *gateway) stop() (code int, took time.Duration) {
 		return exit.ExitCode(), time.Since(began)
 	}
 	return 0, time.Since(began)
+}
+
+// kill ends the gateway with SIGKILL.
+func (g *gateway) kill() {
+	g.cmd.Process.Kill()
+	<-g.done
 }
 
 // stopClean stops a gateway that has nothing to lose.

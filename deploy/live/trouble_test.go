@@ -131,6 +131,55 @@ func TestStopUnderTraffic(t *testing.T) {
 	}
 }
 
+// TestGatewayKilled kills the gateway in the midst of a call and starts it again, with its journal, and then on a new disk:
+// the call goes on under its id and its numbers, ends once, and the time without a gateway is told.
+func TestGatewayKilled(t *testing.T) {
+	for _, how := range []string{"journal", "newdisk"} {
+		t.Run(how, func(t *testing.T) {
+			s := settings{prefix: how + ".", journal: filepath.Join(t.TempDir(), "journal")}
+			g := start(t, s)
+			g.waitReady()
+			wait := playing(t, true, "--talk", "8")
+			eventually(t, "the call is up", 10*time.Second, func() bool { return g.status().Active > 0 })
+			time.Sleep(1500 * time.Millisecond) // it is answered, and all of it published
+			g.kill()
+			if how == "newdisk" {
+				if err := os.RemoveAll(s.journal); err != nil {
+					t.Fatal(err)
+				}
+			}
+			g = start(t, s)
+			g.waitReady()
+			if err := wait(); err != nil {
+				t.Fatal(err)
+			}
+			g.waitIdle()
+			g.stopClean()
+			checkGoesOn(t, readAll(t, s.prefix))
+		})
+	}
+}
+
+func checkGoesOn(t *testing.T, c content) {
+	if n := checkCalls(t, c); n != 1 {
+		t.Errorf("%d calls, not 1", n)
+	}
+	var gaps []*call.Event
+	for _, e := range c.events(t, "sources") {
+		if e.Type == call.SourceGap {
+			gaps = append(gaps, e)
+		}
+	}
+	if len(gaps) != 1 || gaps[0].Source.From == 0 || gaps[0].Source.To <= gaps[0].Source.From {
+		t.Errorf("%d gaps, not 1: %+v", len(gaps), gaps)
+	}
+	for _, r := range c.events(t, "records") {
+		if k := r.Call; k.Outcome != call.Answered || k.Durations.TalkMS < 7_000 || k.Durations.TalkMS > 9_500 || k.Completeness == nil || k.Completeness.Gaps == 0 {
+			t.Errorf("the record: %s, talk %d ms, completeness %+v", k.Outcome, k.Durations.TalkMS, k.Completeness)
+		}
+	}
+}
+
 // TestAsteriskKilled kills Asterisk in the midst of a call and starts it again: the link's loss and return are told, the
 // call ends once, marked, and the next call is whole.
 func TestAsteriskKilled(t *testing.T) {
