@@ -24,17 +24,7 @@ var errStates = errors.New("more states of calls in progress than fit into memor
 // progress or has ended within the last hour before the newest. What cannot be decoded is counted in the error, which is
 // nil only if everything was read and told.
 func (s *Sink) Calls(ctx context.Context, tell func(c *call.Call, seq uint64, at call.Time)) error {
-	if err := s.enter(ctx); err != nil {
-		return err
-	}
-	defer s.leave()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(s.base, cancel)()
-	if err := s.calls(ctx, tell); err != nil {
-		return fmt.Errorf("reading the calls in progress from kafka: %w", err)
-	}
-	return nil
+	return s.alone(ctx, "reading the calls in progress from kafka", func(ctx context.Context) error { return s.calls(ctx, tell) })
 }
 
 func (s *Sink) calls(ctx context.Context, tell func(c *call.Call, seq uint64, at call.Time)) error {

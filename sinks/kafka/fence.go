@@ -24,17 +24,7 @@ func (s *Sink) Fence(ctx context.Context) error {
 	if s.cfg.TransactionalID == "" {
 		return core.Permanent(errors.New("fencing at kafka: the sink has no transactional id"))
 	}
-	if err := s.enter(ctx); err != nil {
-		return err
-	}
-	defer s.leave()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(s.base, cancel)()
-	if err := s.fence(ctx); err != nil {
-		return fmt.Errorf("fencing at kafka: %w", err)
-	}
-	return nil
+	return s.alone(ctx, "fencing at kafka", s.fence)
 }
 
 func (s *Sink) fence(ctx context.Context) error {

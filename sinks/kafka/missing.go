@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"slices"
 	"time"
 
@@ -25,19 +24,12 @@ const timeSlack = 5 * time.Second
 // What is still under way from an earlier writer may yet arrive: only after Fence is the answer final. An item that was set
 // aside for its size is missing from its topic. Memory is that of items and of one answer of each broker. The error is nil
 // only if everything was read.
-func (s *Sink) Missing(ctx context.Context, items []core.Item) ([]core.Item, error) {
-	if err := s.enter(ctx); err != nil {
-		return nil, err
-	}
-	defer s.leave()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(s.base, cancel)()
-	missing, err := s.missing(ctx, items)
-	if err != nil {
-		return nil, fmt.Errorf("looking up in kafka what was delivered: %w", err)
-	}
-	return missing, nil
+func (s *Sink) Missing(ctx context.Context, items []core.Item) (missing []core.Item, err error) {
+	err = s.alone(ctx, "looking up in kafka what was delivered", func(ctx context.Context) (err error) {
+		missing, err = s.missing(ctx, items)
+		return err
+	})
+	return missing, err
 }
 
 // search looks for items on their partitions.

@@ -184,6 +184,21 @@ func (s *Sink) enter(ctx context.Context) error {
 
 func (s *Sink) leave() { s.turn <- struct{}{} }
 
+// alone does something while no Write is under way, until the sink is closed. what is for the error.
+func (s *Sink) alone(ctx context.Context, what string, do func(context.Context) error) error {
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	defer s.leave()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.base, cancel)()
+	if err := do(ctx); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
+
 // Close waits for a Write in progress until ctx ends, then makes it give up. Nothing is buffered between Writes.
 func (s *Sink) Close(ctx context.Context) error {
 	select {
