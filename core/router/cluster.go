@@ -232,6 +232,17 @@ func (p *loop) seamless(l *link) bool {
 	return l.told.Sub(both) > overlap || p.r.follower.alive.Sub(both) > quietOverlap
 }
 
+// prove says which links would be taken over with a gap now.
+func (p *loop) prove() {
+	var unproven []string
+	for _, l := range p.r.links {
+		if !p.seamless(l) || !l.own.Shared {
+			unproven = append(unproven, l.id)
+		}
+	}
+	p.r.follower.unproven.Store(&unproven)
+}
+
 // takeLinks goes on with every link: from what this node has read of it and the owner before had not taken.
 func (p *loop) takeLinks(f *follower) {
 	now := p.clockTime(call.At(p.r.o.Now()))

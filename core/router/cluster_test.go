@@ -236,7 +236,10 @@ func takeover(t *testing.T, frames []core.Frame, cut int, how string) {
 	eventually(t, "the standby's link", func() bool { s := b.Status(); return s.Links[0].Up && s.Links[0].Received == 1 })
 	time.Sleep(overlap + 100*time.Millisecond) // so long must both have listened
 	both(a, b, []core.Frame{observed(-10, call.Observation{Kind: call.AgentStateChange, Agent: "agent1", Value: "ready"})})
-	eventually(t, "that both heard the same", func() bool { s := b.Status(); return s.Links[0].Received == 2 && s.Cluster.Held == 0 })
+	eventually(t, "that both heard the same", func() bool {
+		s := b.Status()
+		return s.Links[0].Received == 2 && s.Cluster.Held == 0 && len(s.Cluster.Unproven) == 0
+	})
 	a.pen.away.Store(how == "unheard")
 	both(a, b, frames[:cut])
 	heard := func() bool {
@@ -292,6 +295,9 @@ func TestTakeoverUnproven(t *testing.T) {
 	b := newNode(t, "b", t.TempDir(), log, store)
 	eventually(t, "the standby's link", func() bool { s := b.Status(); return s.Links[0].Up && s.Links[0].Received == 1 })
 	time.Sleep(overlap + 2*aliveEvery + 100*time.Millisecond) // the owner lives, and says nothing
+	if u := b.Status().Cluster.Unproven; !slices.Equal(u, []string{"pbx"}) {
+		t.Errorf("not proved: %v", u)
+	}
 	b.takeOver(t, 2)
 	a.lose(t)
 	eventually(t, "the snapshot", func() bool {

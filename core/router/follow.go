@@ -36,6 +36,8 @@ type follower struct {
 	turn    atomic.Uint64 // of the core loop
 	holds   atomic.Int64  // observations held
 
+	unproven atomic.Pointer[[]string] // links that would be taken over with a gap
+
 	// Of the core loop.
 	need      bool      // the state is not the log's
 	own       bool      // the local journal goes on where the log ends

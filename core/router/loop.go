@@ -127,6 +127,7 @@ func (p *loop) beat(hard context.Context) {
 		f.holds.Store(int64(f.held.n))
 	}
 	if p.standby {
+		p.prove()
 		p.doubt()
 		return
 	}

@@ -37,6 +37,10 @@ type ClusterStatus struct {
 	Turn   uint64 `json:"turn"`   // of the core loop, the latest that this node knows
 	Held   int    `json:"held"`   // observations that the owner has not told of, on a standby
 	Synced bool   `json:"synced"` // the cluster's log was read to its end within the last seconds, on a standby
+
+	// Unproven are links of which it is not proved that this standby hears all that the owner does: a takeover now would
+	// ask their switches for a snapshot, and publish a gap.
+	Unproven []string `json:"unproven,omitempty"`
 }
 
 // LinkStatus is one link as it stands.
@@ -115,8 +119,12 @@ func (k *keeper) status() *JournalStatus {
 }
 
 func (f *follower) status() *ClusterStatus {
-	return &ClusterStatus{Node: f.c.Node, Owner: f.c.Owner(), Turn: f.turn.Load(), Held: int(f.holds.Load()),
+	s := &ClusterStatus{Node: f.c.Node, Owner: f.c.Owner(), Turn: f.turn.Load(), Held: int(f.holds.Load()),
 		Synced: time.Since(time.Unix(0, f.live.Load())) < staleRead}
+	if unproven := f.unproven.Load(); unproven != nil && !s.Owner {
+		s.Unproven = *unproven
+	}
+	return s
 }
 
 // Ready has the shape /readyz wants.

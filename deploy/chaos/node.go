@@ -235,7 +235,11 @@ type status struct {
 	Ready  bool `json:"ready"`
 	Active int  `json:"active_calls"`
 	Queue  int  `json:"queue"`
-	Sinks  []struct {
+
+	Cluster struct {
+		Unproven []string `json:"unproven"`
+	} `json:"cluster"`
+	Sinks []struct {
 		Queue    int    `json:"queue"`
 		Produced uint64 `json:"produced"`
 		Acked    uint64 `json:"acked"`

@@ -162,11 +162,21 @@ func (t *takeovers) owner(ctx context.Context) (string, error) {
 			steady = 0
 			continue
 		}
-		if steady++; steady >= 25 {
+		if steady++; steady >= 15 && t.proven() {
 			return last.Units[0].Owner, nil
 		}
 	}
 	return "", fmt.Errorf("the cluster does not settle: %+v, %w", last, err)
+}
+
+// proven reports whether every node says that it hears all that the owner does.
+func (t *takeovers) proven() bool {
+	for _, n := range t.nodes {
+		if s, err := n.status(); err != nil || len(s.Cluster.Unproven) > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func (t *takeovers) inspect(ctx context.Context) (cluster.Status, error) {
