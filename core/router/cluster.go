@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -222,7 +223,7 @@ func (r *Router) begin(x *replicator) {
 // seamless reports whether this node heard everything on l that the owner before did not take: its own session was
 // established, and the snapshot over, while the owner still told of what it heard, and what the owner knew was complete.
 func (p *loop) seamless(l *link) bool {
-	if l.own == nil || !l.state.up || l.state.snapshot != nil || l.own.ID != l.state.ref.Instance || l.ownSince.IsZero() {
+	if l.own == nil || !slices.Equal(l.own.Missing, l.ownBlind) || !l.state.up || l.state.snapshot != nil || l.own.ID != l.state.ref.Instance || l.ownSince.IsZero() {
 		return false
 	}
 	both := l.ownSince
@@ -339,6 +340,10 @@ func (r *Router) published(s *stint) bool {
 // standDown makes the loop a standby's. clean says that its state is the log's.
 func (p *loop) standDown(s *stint, clean bool) {
 	f := p.r.follower
+	f.heard, f.alive, f.last.node = time.Now(), time.Time{}, ""
+	for _, l := range p.r.links {
+		l.told, l.anew = f.heard, time.Time{} // what this node took is in the log, or held again
+	}
 	if !clean {
 		p.remember(inputs{turn: p.nth + 1, msgs: p.inputs})
 		p.holdAgain(s.x.logged.Load())
@@ -346,10 +351,6 @@ func (p *loop) standDown(s *stint, clean bool) {
 	p.inputs, p.items, p.unlogged = nil, nil, nil
 	f.own, f.restarted, f.need = false, false, !clean
 	f.state = max(f.state, s.x.state)
-	f.heard, f.alive, f.last.node = time.Now(), time.Time{}, ""
-	for _, l := range p.r.links {
-		l.told, l.anew = f.heard, time.Time{} // what this node took is in the log, or held again
-	}
 	if !clean {
 		f.reached.lost()
 	}
@@ -377,14 +378,19 @@ func (p *loop) remember(in inputs) {
 }
 
 // holdAgain holds what was taken in turns after logged, as if it had come while another node owned the links: before what
-// has come since.
+// has come since. Where a session began or ended in these turns, or something was missed, what is held does not follow
+// from the log.
 func (p *loop) holdAgain(logged uint64) {
 	h, now := p.r.follower.held, time.Now()
 	later := h.take()
 	for _, in := range p.unlogged {
 		for i := range in.msgs {
-			if m := &in.msgs[i]; in.turn > logged && m.kind == msgFrame {
+			switch m := &in.msgs[i]; {
+			case in.turn <= logged:
+			case m.kind == msgFrame:
 				h.hold(m, now)
+			case m.kind == msgUp || m.kind == msgDown || m.kind == msgGap || m.kind == msgMissing:
+				m.link.begunAnew(now)
 			}
 		}
 	}

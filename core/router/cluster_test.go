@@ -309,6 +309,46 @@ func TestTakeoverUnproven(t *testing.T) {
 	onlyOnce(t, store.items)
 }
 
+// A standby that has missed a part of what its link brings hears all only from then on.
+func TestPartlyBlindStandby(t *testing.T) {
+	p, l := &loop{}, &link{}
+	p.r = &Router{follower: newFollower(nil, nil)}
+	l.state.up, l.state.ref.Instance = true, "aa:bb"
+	proved := func() bool {
+		l.told = time.Now().Add(2 * overlap) // the owner goes on telling
+		return p.seamless(l)
+	}
+	watch := func(kind msgKind, inst *core.Instance, obs ...call.Observation) {
+		p.watch(&message{kind: kind, link: l, inst: inst, obs: obs})
+	}
+	watch(msgUp, &core.Instance{ID: "aa:bb"})
+	if proved() {
+		t.Error("proved before the snapshot")
+	}
+	watch(msgFrame, nil, call.Observation{Kind: call.SnapshotEnd})
+	if !proved() {
+		t.Error("not proved")
+	}
+	before := l.ownSince
+	watch(msgMissing, &core.Instance{Missing: []string{"queues"}})
+	if proved() || !l.ownSince.After(before) {
+		t.Error("proved while it is blind")
+	}
+	watch(msgMissing, &core.Instance{})
+	if !proved() {
+		t.Error("not proved when it sees again")
+	}
+	before = l.ownSince
+	watch(msgGap, nil)
+	if !l.ownSince.After(before) || !proved() {
+		t.Error("a gap changes nothing")
+	}
+	watch(msgDown, nil)
+	if proved() {
+		t.Error("proved without a session")
+	}
+}
+
 // What a standby holds from before the first thing that it and the owner both heard came before the owner's snapshot.
 func TestHeldBeforeOwner(t *testing.T) {
 	h, l, other := newHeld(), &link{}, &link{}

@@ -383,9 +383,18 @@ func (p *loop) watch(m *message) {
 	l := m.link
 	switch m.kind {
 	case msgUp:
-		l.own, l.ownSince = m.inst, time.Time{}
+		l.own, l.ownSince, l.ownBlind = m.inst, time.Time{}, m.inst.Missing
 	case msgDown:
 		l.own = nil
+	case msgMissing, msgGap: // part of it was not heard
+		if m.inst != nil && l.own != nil {
+			own := *l.own
+			own.Missing = m.inst.Missing
+			l.own = &own
+		}
+		if !l.ownSince.IsZero() {
+			l.ownSince = time.Now()
+		}
 	case msgFrame:
 		if l.ownSince.IsZero() && slices.ContainsFunc(m.obs, func(o call.Observation) bool { return o.Kind == call.SnapshotEnd }) {
 			l.ownSince = time.Now()

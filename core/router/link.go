@@ -44,7 +44,8 @@ type link struct {
 
 	// Of the core loop, in a cluster.
 	own      *core.Instance // this node's own session, nil while there is none
-	ownSince time.Time      // when its snapshot was over
+	ownSince time.Time      // when its snapshot was over, or it last said that it had missed something
+	ownBlind []string       // what it could not see from its beginning
 	told     time.Time      // when the latest came here that the owner told of; zero: nothing since it began to listen
 	anew     time.Time      // when the owner was seen to begin to listen
 }
