@@ -3,6 +3,7 @@ package router
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -20,8 +21,8 @@ type published struct {
 	at   call.Time // when the event was received that said so
 }
 
-// adoptCalls goes on with the calls that were published, when the journal is new: its disk may be. Without the first sink that
-// knows them, the calls in progress begin anew.
+// adoptCalls goes on with the calls that were published, as the first sink that knows them tells, when the journal is new:
+// its disk may be. Without such a sink, calls in progress begin anew.
 func (r *Router) adoptCalls(ctx context.Context) {
 	keeper := r.callKeeper()
 	if r.keeper == nil || keeper == nil || !r.newJournal() || r.clusterKnows(ctx) {
@@ -36,8 +37,8 @@ func (r *Router) adoptCalls(ctx context.Context) {
 			active++
 		}
 	}
-	if err == nil && len(found) > 0 {
-		err = r.o.Journal.SaveCheckpoint(0, r.loop.appendState(nil))
+	if len(found) > 0 { // what comes next is journaled, and this is what it rests on
+		err = errors.Join(err, r.o.Journal.SaveCheckpoint(0, r.loop.appendState(nil)))
 	}
 	took := time.Since(began).Round(time.Millisecond)
 	if err != nil {

@@ -22,7 +22,7 @@ var errStates = errors.New("more states of calls in progress than fit into memor
 
 // Calls reads the calls topic from its beginning to its present end, and tells of the last state of each call that is in
 // progress or has ended within the last hour before the newest. What cannot be decoded is counted in the error, which is
-// nil only if everything was read and told.
+// then permanent, and nil only if everything was read and told.
 func (s *Sink) Calls(ctx context.Context, tell func(c *call.Call, seq uint64, at call.Time)) error {
 	return s.alone(ctx, "reading the calls in progress from kafka", func(ctx context.Context) error { return s.calls(ctx, tell) })
 }
@@ -87,7 +87,7 @@ func (l *lastStates) see(r logRecord) error {
 	x.record = r
 	x.record.key, x.record.value, x.record.headers = nil, bytes.Clone(r.value), bytes.Clone(r.headers)
 	if l.room -= x.size(); l.room < 0 {
-		return errStates
+		return core.Permanent(errStates)
 	}
 	l.states[key] = x
 	return nil
@@ -114,7 +114,7 @@ func tellAll(lasts []*lastStates, tell func(c *call.Call, seq uint64, at call.Ti
 		}
 	}
 	if bad > 0 {
-		return fmt.Errorf("%d states are not readable, the last: %w", bad, why)
+		return core.Permanent(fmt.Errorf("%d states are not readable, the last: %w", bad, why))
 	}
 	return nil
 }
