@@ -305,17 +305,18 @@ func (p *loop) followTurn(f *follower, e *entry, offset int64) {
 			m.link.begunAnew(f.heard)
 		}
 	}
-	if f.need || in.turn <= p.nth && !f.own {
-		return
-	}
-	if in.turn != p.nth+1 {
-		if !f.own {
-			p.r.log.Warn("cluster: the log goes on with another turn than expected: starting from a checkpoint", "turn", in.turn, "expected", p.nth+1)
-		}
+	if f.own { // another node's first turn holds what this one may not have delivered: it stands with that turn's checkpoint
 		p.lose(f)
 		return
 	}
-	f.own = false
+	if f.need || in.turn <= p.nth {
+		return
+	}
+	if in.turn != p.nth+1 {
+		p.r.log.Warn("cluster: the log goes on with another turn than expected: starting from a checkpoint", "turn", in.turn, "expected", p.nth+1)
+		p.lose(f)
+		return
+	}
 	p.repeat(&in)
 	f.unsure = append(f.unsure, unsure{in.turn, p.items})
 	p.items = nil

@@ -48,7 +48,7 @@ type message struct {
 	obs   []call.Observation
 	inst  *core.Instance
 	clock *core.ClockSample
-	from  call.Time // msgNote: of what it tells; at is its end
+	from  call.Time // msgNote: of what it tells; at is its end. msgDown, msgGap: when the process stood still shortly before, 0: it did not
 
 	now   call.Time // when the loop took it, as received time: never going back
 	ahead call.Time // of now before our clock, see loop.clockTime
@@ -188,6 +188,9 @@ func (p *loop) turn(hard context.Context) (open bool) {
 		if p.r.follower != nil {
 			p.watch(&p.batch[i])
 		}
+		if k := p.batch[i].kind; k == msgDown || k == msgGap {
+			p.batch[i].from = p.r.pauses.lately()
+		}
 		if p.standby {
 			p.hold(&p.batch[i])
 		} else {
@@ -240,6 +243,7 @@ func (p *loop) apply(m *message) {
 		p.clock(l, m)
 	case msgGap:
 		l.state.settle(m.at)
+		l.state.paused(m.from)
 		p.emit(l, p.tracker.Apply(l.state.ref, call.Observation{Kind: call.LinkGap, At: m.at, Received: m.at}))
 		p.source(l, call.SourceGap, m.at, &call.Source{Reason: m.text, From: l.state.heard, To: m.at})
 	case msgMissing:

@@ -119,8 +119,9 @@ type Router struct {
 	in       *queue[message]
 	ctl      chan func()
 	loop     *loop
-	keeper   *keeper         // nil without a journal
-	follower *follower       // nil without a cluster
+	keeper   *keeper   // nil without a journal
+	follower *follower // nil without a cluster
+	pauses   pauses
 	stint    *stint          // of the core loop: the present one, or the last
 	hard     context.Context // ends when the drain has run out of time
 	links    []*link
@@ -318,6 +319,7 @@ func (r *Router) runLinks(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
+	links.Go(func() { r.pauses.watch(ctx) })
 	for _, l := range r.links {
 		links.Go(func() { l.supervise(ctx) })
 	}

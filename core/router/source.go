@@ -86,6 +86,14 @@ func (st *linkState) settle(now call.Time) {
 	}
 }
 
+// paused takes back what was heard since the process stood still at from, 0 for not at all: of two channels of a link one
+// may have lost what the other brought.
+func (st *linkState) paused(from call.Time) {
+	if from != 0 && st.up {
+		st.heard = min(st.heard, from)
+	}
+}
+
 // sent is when the switch says that the frame was sent, if it does.
 func (m *message) sent() (at call.Time, told bool) {
 	for i := range m.obs {
@@ -145,6 +153,7 @@ func (p *loop) down(l *link, m *message) {
 		l.stats.failed(m.text, m.at)
 		l.tel.Up.Store(false)
 	}
+	st.paused(m.from)
 	if !st.up && st.downSaid && (st.wasUp || m.text == st.downWhy || m.text == stopping) {
 		return // known; why the retries fail is in the log
 	}

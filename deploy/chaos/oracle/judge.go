@@ -91,7 +91,7 @@ type Report struct {
 
 // Judge compares.
 func Judge(c *Case) *Report {
-	j := &judge{c: c, by: map[string][]*event{}, calls: map[string]*told{}, legs: map[string]string{}, began: map[string]time.Time{}}
+	j := &judge{c: c, by: map[string][]*event{}, calls: map[string]*told{}, legs: map[string]string{}, began: map[string]time.Time{}, homes: map[string][]string{}}
 	for _, step := range []func(){j.readWitnessLives, j.read, j.readGaps, j.readWitness, j.inOrder, j.ended, j.lastStates, j.nothingMissing,
 		j.agentsAgree, j.nothingInvented, j.truth, j.writers, j.causes} {
 		step()
@@ -135,6 +135,7 @@ type judge struct {
 	lives map[string]*life     // call id → by the witness
 	legs  map[string]string    // connection id → call id, by the witness
 	began map[string]time.Time // connection id → when the witness first heard of it
+	homes map[string][]string  // connection id → every call it was in, by the witness
 }
 
 // violateCall is violate about one call. Of one that lived when what was known of it was destroyed, it counts.
@@ -277,6 +278,9 @@ func (j *judge) readWitnessLives() {
 		}
 		if e.ConnectionID != "" {
 			j.legs[e.ConnectionID] = e.CallID
+			if !slices.Contains(j.homes[e.ConnectionID], e.CallID) {
+				j.homes[e.ConnectionID] = append(j.homes[e.ConnectionID], e.CallID)
+			}
 			if j.began[e.ConnectionID].IsZero() {
 				j.began[e.ConnectionID] = at
 			}
@@ -297,8 +301,16 @@ func (j *judge) readWitness() {
 	}
 }
 
-// spread touches what belongs together: calls merged into one another, and those of one interaction.
+// spread touches what belongs together: calls that one leg was in, calls merged into one another, and those of one
+// interaction.
 func (j *judge) spread() {
+	for _, homes := range j.homes {
+		if slices.ContainsFunc(homes, func(id string) bool { return j.lives[id].touched }) {
+			for _, id := range homes {
+				j.lives[id].touched = true
+			}
+		}
+	}
 	group := map[string]bool{}
 	for _, l := range j.lives {
 		if l.touched && l.record != nil {
