@@ -108,8 +108,13 @@ func (j *judge) toldOf(e *call.Event) bool {
 }
 
 // overtaken reports whether e is about a queue of Asterisk, of which AMI tells, and its call's legs, of which ARI tells,
-// while the two, which nothing keeps in step, were read late: then some say another thing or nothing.
+// while the two, which nothing keeps in step, were read late: then some say another thing or nothing. A caller's number
+// that is told within some milliseconds of a call's beginning is in its beginning, or follows it, as the reader came to it;
+// the records must agree.
 func (j *judge) overtaken(e *call.Event) bool {
+	if e.Type == call.CallUpdated && e.Native.Type == "ChannelCallerId" {
+		return true
+	}
 	l := j.lives[e.CallID]
 	return l != nil && e.Switch.Kind == "asterisk" && (strings.HasPrefix(string(e.Type), "agent.") || strings.HasPrefix(string(e.Type), "queue.") || e.Type == call.CallUpdated) && j.late(l)
 }
