@@ -228,6 +228,18 @@ func (l *late) Missing(ctx context.Context, items []core.Item) ([]core.Item, err
 	return items, nil
 }
 
+// Calls has the sink tell of the calls in progress, if it is one that knows them.
+func (l *late) Calls(ctx context.Context, tell func(c *call.Call, seq uint64, at call.Time)) error {
+	s, err := l.opened(ctx)
+	if err != nil {
+		return err
+	}
+	if k, can := s.(core.CallKeeper); can {
+		return k.Calls(ctx, tell)
+	}
+	return errors.ErrUnsupported
+}
+
 // Fence shuts out an earlier writer, where the sink can.
 func (l *late) Fence(ctx context.Context) error {
 	s, err := l.opened(ctx)

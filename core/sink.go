@@ -30,7 +30,8 @@ type Resumer interface {
 //
 // Calls tells of each, once, in any order: the call as it stood, the sequence number of the event that said so, and when
 // that was received. Calls that ended long ago may be left out. The host calls it before the first Write, at a start
-// without a state of its own; never concurrently with Write.
+// without a state of its own; never concurrently with Write. An error that is errors.ErrUnsupported says that the sink
+// knows no calls after all.
 type CallKeeper interface {
 	Calls(ctx context.Context, tell func(c *call.Call, seq uint64, at call.Time)) error
 }

@@ -24,13 +24,14 @@ type published struct {
 // adoptCalls goes on with the calls that were published, as the first sink that knows them tells, when the journal is new:
 // its disk may be. Without such a sink, calls in progress begin anew.
 func (r *Router) adoptCalls(ctx context.Context) {
-	keeper := r.callKeeper()
-	if r.keeper == nil || keeper == nil || !r.newJournal() || r.clusterKnows(ctx) {
+	if r.keeper == nil || !r.newJournal() || r.clusterKnows(ctx) {
 		return
 	}
 	began := time.Now()
-	r.log.Info("journal: it is new: looking up the calls in progress", "within", adoptWithin)
-	found, err := r.publishedCalls(ctx, keeper)
+	found, sink, err := r.askAll(ctx)
+	if sink == "" {
+		return
+	}
 	active := 0
 	for i := range found {
 		if r.loop.goOnWith(&found[i]) {
@@ -42,20 +43,25 @@ func (r *Router) adoptCalls(ctx context.Context) {
 	}
 	took := time.Since(began).Round(time.Millisecond)
 	if err != nil {
-		r.log.Error("journal: the calls in progress could not all be looked up; those that are not known begin anew, and may repeat numbers", "calls", active,
-			"took", took, "error", err)
+		r.log.Error("journal: the calls in progress could not all be looked up; those that are not known begin anew, and may repeat numbers", "sink", sink,
+			"calls", active, "took", took, "error", err)
 		return
 	}
-	r.log.Info("journal: going on with the calls that were published", "calls", active, "took", took)
+	r.log.Info("journal: it is new: going on with the calls that were published", "sink", sink, "calls", active, "took", took)
 }
 
-func (r *Router) callKeeper() core.CallKeeper {
+// askAll asks the sinks until one knows the calls, and returns its name, or none.
+func (r *Router) askAll(ctx context.Context) (found []published, sink string, err error) {
 	for _, w := range r.sinks {
-		if k, can := w.sink.(core.CallKeeper); can && (len(w.streams) == 0 || slices.Contains(w.streams, core.StreamCalls)) {
-			return k
+		k, can := w.sink.(core.CallKeeper)
+		if !can || len(w.streams) > 0 && !slices.Contains(w.streams, core.StreamCalls) {
+			continue
+		}
+		if found, err = r.publishedCalls(ctx, k); !errors.Is(err, errors.ErrUnsupported) {
+			return found, w.name, err
 		}
 	}
-	return nil
+	return nil, "", nil
 }
 
 // clusterKnows reports whether the state is to come from a cluster's log, which has more.
@@ -85,7 +91,7 @@ func (r *Router) publishedCalls(ctx context.Context, k core.CallKeeper) (found [
 				found = append(found, published{c, seq, at})
 			}
 		})
-		if err == nil || core.IsPermanent(err) || !sleep(ctx, r.o.SinkBackoff.pause(failures, r.o.Rand())) {
+		if err == nil || core.IsPermanent(err) || errors.Is(err, errors.ErrUnsupported) || !sleep(ctx, r.o.SinkBackoff.pause(failures, r.o.Rand())) {
 			break
 		}
 	}
