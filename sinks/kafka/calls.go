@@ -36,23 +36,14 @@ func (s *Sink) calls(ctx context.Context, tell func(c *call.Call, seq uint64, at
 	if err != nil {
 		return err
 	}
-	lasts := make([]*lastStates, n)
-	spans := make([]*span, n)
-	first, end := make(map[target]int64, n), make(map[target]int64, n)
+	lasts, from := make([]*lastStates, n), make(map[target]int64, n)
 	for i := range n {
-		to := target{on.name, int32(i)}
-		first[to], end[to] = offsetFirst, offsetEnd
+		from[target{on.name, int32(i)}] = offsetFirst
 		lasts[i] = &lastStates{states: map[string]lastState{}, room: statesBytes / n}
-		spans[i] = &span{target: to, see: lasts[i].see}
 	}
-	if first, err = s.cl.offsets(ctx, first); err != nil {
+	spans, err := s.cl.spans(ctx, from, func(to target) func(logRecord) error { return lasts[to.partition].see })
+	if err != nil {
 		return err
-	}
-	if end, err = s.cl.offsets(ctx, end); err != nil {
-		return err
-	}
-	for _, sp := range spans {
-		sp.at, sp.end = first[sp.target], end[sp.target]
 	}
 	if err := s.cl.scan(ctx, spans); err != nil {
 		return err
@@ -80,17 +71,21 @@ func (l *lastStates) see(r logRecord) error {
 	l.room += l.states[key].size()
 	delete(l.states, key)
 	l.newest = max(l.newest, r.time)
-	x := lastState{ended: bytes.Contains(r.value, isEnded)}
-	if r.value == nil || x.ended && l.newest-r.time > endedFor.Milliseconds() {
+	x := lastState{record: r, ended: bytes.Contains(r.value, isEnded)}
+	if r.value == nil || x.over(l.newest) {
 		return nil
 	}
-	x.record = r
 	x.record.key, x.record.value, x.record.headers = nil, bytes.Clone(r.value), bytes.Clone(r.headers)
 	if l.room -= x.size(); l.room < 0 {
 		return core.Permanent(errStates)
 	}
 	l.states[key] = x
 	return nil
+}
+
+// over reports whether the call had ended long before newest.
+func (x lastState) over(newest int64) bool {
+	return x.ended && newest-x.record.time > endedFor.Milliseconds()
 }
 
 func (x lastState) size() int { return len(x.record.value) + len(x.record.headers) }
@@ -102,7 +97,7 @@ func tellAll(lasts []*lastStates, tell func(c *call.Call, seq uint64, at call.Ti
 	}
 	for _, l := range lasts {
 		for _, x := range l.states {
-			if x.ended && newest-x.record.time > endedFor.Milliseconds() {
+			if x.over(newest) {
 				continue
 			}
 			c, seq, err := cloudevents.ReadCallState(x.record.value, x.record.all())
@@ -121,12 +116,7 @@ func tellAll(lasts []*lastStates, tell func(c *call.Call, seq uint64, at call.Ti
 
 // all decodes the headers.
 func (r *logRecord) all() (headers []cloudevents.Header) {
-	w := wire{b: r.headers}
-	for range min(w.varint(), maxRecordHeaders) {
-		k, v := w.bytes(), w.bytes()
-		if w.short {
-			break
-		}
+	for k, v := range r.eachHeader {
 		headers = append(headers, cloudevents.Header{Name: string(k), Value: v})
 	}
 	return headers

@@ -145,25 +145,14 @@ func (cl *cluster) partitions(ctx context.Context, t topic) (int, error) {
 
 // spans are what must be read, from the oldest item of each partition to its present end.
 func (se *search) spans(ctx context.Context, cl *cluster) ([]*span, error) {
-	since, end := make(map[target]int64), make(map[target]int64)
+	since := make(map[target]int64, len(se.lanes))
 	for to, l := range se.lanes {
-		since[to], end[to] = max(0, l.since-timeSlack.Milliseconds()), offsetEnd
+		since[to] = max(0, l.since-timeSlack.Milliseconds())
 	}
-	ends, err := cl.offsets(ctx, end)
-	if err != nil {
-		return nil, err
-	}
-	begins, err := cl.offsets(ctx, since)
-	if err != nil {
-		return nil, err
-	}
-	var spans []*span
-	for to, l := range se.lanes {
-		if begins[to] >= 0 {
-			spans = append(spans, &span{target: to, at: begins[to], end: ends[to], see: func(r logRecord) error { return se.see(l, &r) }})
-		}
-	}
-	return spans, nil
+	return cl.spans(ctx, since, func(to target) func(logRecord) error {
+		l := se.lanes[to]
+		return func(r logRecord) error { return se.see(l, &r) }
+	})
 }
 
 // see ticks off the item that a record is. Lanes are nobody else's while their partition is read.

@@ -37,18 +37,23 @@ type logRecord struct {
 
 // header finds a header's value.
 func (r *logRecord) header(name string) []byte {
-	w := wire{b: r.headers}
-	n := w.varint()
-	for range min(n, maxRecordHeaders) {
-		k, v := w.bytes(), w.bytes()
-		if w.short {
-			return nil
-		}
+	for k, v := range r.eachHeader {
 		if string(k) == name {
 			return v
 		}
 	}
 	return nil
+}
+
+// eachHeader gives the headers' names and values, up to one that is cut off.
+func (r *logRecord) eachHeader(yield func(name, value []byte) bool) {
+	w := wire{b: r.headers}
+	for range min(w.varint(), maxRecordHeaders) {
+		k, v := w.bytes(), w.bytes()
+		if w.short || !yield(k, v) {
+			return
+		}
+	}
 }
 
 // eachRecord calls f for every record of the batches from offset on, leaving out markers, and returns the offset to go on

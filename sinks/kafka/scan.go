@@ -26,6 +26,29 @@ type span struct {
 	see     func(logRecord) error // errEnough: nothing further is wanted
 }
 
+// spans are from where offsets finds each partition's time to its present end; none where there is nothing.
+func (cl *cluster) spans(ctx context.Context, times map[target]int64, see func(target) func(logRecord) error) ([]*span, error) {
+	end := make(map[target]int64, len(times))
+	for to := range times {
+		end[to] = offsetEnd
+	}
+	ends, err := cl.offsets(ctx, end)
+	if err != nil {
+		return nil, err
+	}
+	begins, err := cl.offsets(ctx, times)
+	if err != nil {
+		return nil, err
+	}
+	var spans []*span
+	for to, begin := range begins {
+		if begin >= 0 {
+			spans = append(spans, &span{target: to, at: begin, end: ends[to], see: see(to)})
+		}
+	}
+	return spans, nil
+}
+
 // errEnough ends the reading of a span.
 var errEnough = errors.New("enough")
 
