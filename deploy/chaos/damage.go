@@ -50,37 +50,23 @@ func (r *run) flipJournal(f fault) {
 
 // loseDisk kills a node, and starts it again on an empty disk.
 func (r *run) loseDisk(f fault) {
-	n := r.nodes[f.target]
-	n.life.Lock()
-	defer n.life.Unlock()
-	n.kill()
-	time.Sleep(f.length)
-	names, err := filepath.Glob(filepath.Join(n.journal(), "*"))
-	for _, name := range names {
-		err = errors.Join(err, os.RemoveAll(name))
-	}
-	if err != nil {
-		r.note("emptying the disk of %s: %v", n.name, err)
-	}
-	r.wrong(n.start())
-	r.back(n)
+	r.killed(f, func(n *node) error {
+		names, err := filepath.Glob(filepath.Join(n.journal(), "*"))
+		for _, name := range names {
+			err = errors.Join(err, os.RemoveAll(name))
+		}
+		return err
+	})
 }
 
 func (r *run) damaged(f fault, do func(name string, rng *rand.Rand) error) {
-	n := r.nodes[f.target]
-	n.life.Lock()
-	defer n.life.Unlock()
-	n.kill()
-	time.Sleep(f.length)
-	name, err := n.newest()
-	if err == nil {
-		err = do(name, rand.New(rand.NewPCG(r.seed, uint64(f.at))))
-	}
-	if err != nil {
-		r.note("damaging the journal of %s: %v", n.name, err)
-	}
-	r.wrong(n.start())
-	r.back(n)
+	r.killed(f, func(n *node) error {
+		name, err := n.newest()
+		if err == nil {
+			err = do(name, rand.New(rand.NewPCG(r.seed, uint64(f.at))))
+		}
+		return err
+	})
 }
 
 // smallDisk is how much room a journal has in a run that fills its disk.

@@ -10,12 +10,18 @@ import (
 // Each fault is done, lasts and is undone here. What fails of that is the driver's to note: the plan goes on.
 
 // killNode ends a node with SIGKILL and starts it again.
-func (r *run) killNode(f fault) {
+func (r *run) killNode(f fault) { r.killed(f, func(*node) error { return nil }) }
+
+// killed kills a node, does something to what it left behind, and starts it again.
+func (r *run) killed(f fault, meanwhile func(*node) error) {
 	n := r.nodes[f.target]
 	n.life.Lock()
 	defer n.life.Unlock()
 	n.kill()
 	time.Sleep(f.length)
+	if err := meanwhile(n); err != nil {
+		r.note("%s of %s: %v", f.kind, n.name, err)
+	}
 	r.wrong(n.start())
 	r.back(n)
 }
@@ -123,8 +129,8 @@ func brokerOf(f fault) (i int) {
 	return i
 }
 
-// Brokers are stopped one fault after the other: a start may take longer than was planned.
-
+// stopBroker stops a broker and starts it again, as restartBrokers does with all: one fault after the other, since a start
+// may take longer than was planned.
 func (r *run) stopBroker(f fault) {
 	r.brokers.Lock()
 	defer r.brokers.Unlock()

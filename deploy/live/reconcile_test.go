@@ -78,8 +78,11 @@ func passes(events int) int {
 	if os.Getenv("CTIGATE_EVERY_CUT") == "" {
 		return 1
 	}
-	return max(1, (events+readers-1)/readers)
+	return step(events)
 }
+
+// step is how many events there are for each reader, at least 1.
+func step(events int) int { return max(1, (events+readers-1)/readers) }
 
 // cutPlan is one playing of a scenario.
 type cutPlan struct {
@@ -131,14 +134,13 @@ func (p cutPlan) playToAll(t *testing.T, all []*reader) []*call.Event {
 }
 
 // position is the event at which reader i loses its links in a pass of a scenario of so many events; 0 for the one that
-// hears all.
-// Where there are more readers than events, several share one, for outages of different lengths.
+// hears all. Where there are more readers than events, several share one, for outages of different lengths.
 func position(i, events, pass int) int {
 	if i == 0 || events == 0 {
 		return 0
 	}
-	if step := (events + readers - 1) / readers; step > 1 {
-		return i*step - pass
+	if each := step(events); each > 1 {
+		return i*each - pass
 	}
 	return (i-1)%events + 1
 }

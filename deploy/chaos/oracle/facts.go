@@ -232,8 +232,7 @@ func (j *judge) causes() {
 			case t.Blind, t.Clock && strings.HasPrefix(g.reason, Suspected):
 				return t.during(g.sw, g.from, g.to)
 			case strings.HasPrefix(g.reason, TakenOver): // whatever led to it
-				t.Beside = false
-				return t.during(t.Switch, g.from.Add(-takeoverTime), g.to)
+				return t.overlaps(g.from.Add(-takeoverTime), g.to)
 			}
 			return false
 		}) {

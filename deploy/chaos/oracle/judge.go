@@ -40,7 +40,12 @@ type Trouble struct {
 
 // during reports whether t disturbed sw at some time from a to b, with Slack on both sides.
 func (t Trouble) during(sw string, a, b time.Time) bool {
-	return !t.Beside && (t.Switch == "" || t.Switch == sw) && !b.Before(t.From.Add(-Slack)) && !a.After(t.To.Add(Slack))
+	return !t.Beside && (t.Switch == "" || t.Switch == sw) && t.overlaps(a, b)
+}
+
+// overlaps reports whether t lasted at some time from a to b, with Slack on both sides.
+func (t Trouble) overlaps(a, b time.Time) bool {
+	return !b.Before(t.From.Add(-Slack)) && !a.After(t.To.Add(Slack))
 }
 
 // Slack is how far apart two readers' ideas of when one event came may be, on a busy machine.
