@@ -32,12 +32,10 @@ func (r *Router) adoptCalls(ctx context.Context) {
 	if sink == "" {
 		return
 	}
-	active := 0
 	for i := range found {
-		if r.loop.goOnWith(&found[i]) {
-			active++
-		}
+		r.loop.goOnWith(&found[i])
 	}
+	active := r.loop.tracker.Active()
 	if len(found) > 0 { // what comes next is journaled, and this is what it rests on
 		err = errors.Join(err, r.o.Journal.SaveCheckpoint(0, r.loop.appendState(nil)))
 	}
@@ -54,7 +52,7 @@ func (r *Router) adoptCalls(ctx context.Context) {
 func (r *Router) askAll(ctx context.Context) (found []published, sink string, err error) {
 	for _, w := range r.sinks {
 		k, can := w.sink.(core.CallKeeper)
-		if !can || len(w.streams) > 0 && !slices.Contains(w.streams, core.StreamCalls) {
+		if !can || !w.takes(core.StreamCalls) {
 			continue
 		}
 		if found, err = r.publishedCalls(ctx, k); !errors.Is(err, errors.ErrUnsupported) {
@@ -75,8 +73,11 @@ func (r *Router) clusterKnows(ctx context.Context) bool {
 
 // newJournal reports whether the journal has nothing to go on from.
 func (r *Router) newJournal() bool {
+	if r.o.Journal.Stats().Last > 0 {
+		return false
+	}
 	_, state, err := r.o.Journal.Checkpoint()
-	return err == nil && state == nil && r.o.Journal.Stats().Last == 0
+	return err == nil && state == nil
 }
 
 // publishedCalls asks until there is an answer, for at most adoptWithin, for the calls of this router's links, in the order
@@ -102,12 +103,12 @@ func (r *Router) publishedCalls(ctx context.Context, k core.CallKeeper) (found [
 }
 
 // goOnWith takes over one call. Its link counts as heard up to then: who had it ended without a word.
-func (p *loop) goOnWith(x *published) (active bool) {
+func (p *loop) goOnWith(x *published) {
 	st := &p.linkOf(x.call.Switch.ID).state
 	if !st.wasUp {
 		st.ref.Instance = x.call.Switch.Instance
 	}
 	st.up, st.wasUp, st.heard = true, true, max(st.heard, x.at)
 	p.now = max(p.now, x.at)
-	return p.tracker.Adopt(x.call, x.seq, p.now)
+	p.tracker.Adopt(x.call, x.seq, p.now)
 }

@@ -349,17 +349,14 @@ func (p *loop) standDown(s *stint, clean bool) {
 		p.holdAgain(s.x.logged.Load())
 	}
 	p.inputs, p.items, p.unlogged = nil, nil, nil
-	f.own, f.restarted, f.need = false, false, !clean
+	f.own, f.restarted, f.need = false, false, false
 	f.state = max(f.state, s.x.state)
-	if !clean {
-		f.reached.lost()
-	}
-	f.paused.Store(false)
 	f.next.Store(max(s.x.next.Load(), f.next.Load()))
 	f.toldTo = max(f.toldTo, s.x.next.Load()-1)
 	if !clean {
-		signal(f.rejoin)
+		p.lose(f)
 	}
+	f.paused.Store(false) // last: what is read from here on is about that
 	signal(f.resume)
 	p.r.log.Info("cluster: standing by", "turn", p.nth, "clean", clean)
 }

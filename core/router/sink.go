@@ -97,13 +97,18 @@ func (w *writer) accept(items []core.Item, now call.Time) {
 	}
 }
 
+// takes reports whether the sink is to have what is on s.
+func (w *writer) takes(s core.Stream) bool {
+	return len(w.streams) == 0 || slices.Contains(w.streams, s)
+}
+
 func (w *writer) wanted(items []core.Item) []core.Item {
 	if len(w.streams) == 0 {
 		return items
 	}
 	var some []core.Item
 	for _, i := range items {
-		if slices.Contains(w.streams, i.Stream) {
+		if w.takes(i.Stream) {
 			some = append(some, i)
 		}
 	}
@@ -322,7 +327,7 @@ func (w *writer) refused(dead []core.Item, i *core.Item, why error) []core.Item 
 	w.tel.Depth.Add(-1)
 	w.refusals.n++
 	w.refusals.last, w.refusals.item = why, *i
-	if i.Event == nil || len(w.streams) > 0 && !slices.Contains(w.streams, core.StreamDeadLetter) {
+	if i.Event == nil || !w.takes(core.StreamDeadLetter) {
 		w.gone.Add(1)
 		return dead
 	}
