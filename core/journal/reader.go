@@ -137,6 +137,9 @@ func (r *Reader) leave() error {
 	t := r.tape
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if r.scan.off < r.segment.size {
+		return nil // it has grown since, and may have been ended
+	}
 	if r.next > t.readable && len(t.segments) > 0 && r.segment == t.segments[len(t.segments)-1] {
 		return io.EOF
 	}
