@@ -182,11 +182,12 @@ func (x *clustered) look() {
 	}
 }
 
-// begun reports whether the present owner has had the time to wait for the lease of the one before, take over, and be
-// heard of.
+// begun reports whether the present owner, another process, has had the time to wait for the lease of the one before, take
+// over, and be heard of.
 func (x *clustered) begun() bool {
 	o := x.member.Owner(theUnit)
-	return o.Member == x.owners && o.Node != x.cfg.Node && time.Since(x.ownedAt) > 2*x.cfg.Lease+x.cfg.HungAfter
+	id, _ := x.member.ID()
+	return o.Member == x.owners && o.Member != id && time.Since(x.ownedAt) > 2*x.cfg.Lease+x.cfg.HungAfter
 }
 
 // remove reports whether the group is rid of a member.

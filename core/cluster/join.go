@@ -199,13 +199,17 @@ func (m *Member) sync(ctx context.Context, joined *kmsg.JoinGroupResponse, idle 
 	return &share{joined.Generation, units, plan, idle, sent, m.clock()}, nil
 }
 
-// lead plans for all members. One whose subscription cannot be read gets nothing.
+// lead plans for all members. One whose subscription cannot be read gets nothing, nor does an earlier process of this node
+// that the group has not dropped yet.
 func (m *Member) lead(joined *kmsg.JoinGroupResponse) (all []kmsg.SyncGroupRequestGroupAssignment) {
 	members := make([]candidate, 0, len(joined.Members))
 	for _, jm := range joined.Members {
 		c, err := readSubscription(jm.MemberID, jm.ProtocolMetadata)
 		if err != nil {
 			m.log.Warn("a member of the cluster's group is none of ours: it gets nothing", "member", jm.MemberID, "err", err)
+		}
+		if c.Node == m.cfg.Node && c.id != joined.MemberID {
+			c.wish = wish{Node: c.Node, Idle: true}
 		}
 		members = append(members, c)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 func TestTwoMembers(t *testing.T) {
@@ -65,6 +66,22 @@ func TestSpreadKeepsAndSpreads(t *testing.T) {
 			if !slices.Equal(m.Units, tc.want[m.ID]) {
 				t.Errorf("%s: %s has %v, want %v", tc.name, m.ID, m.Units, tc.want[m.ID])
 			}
+		}
+	}
+}
+
+// A process that was killed while it joined is a member until its session is over: the next of its node has the unit.
+func TestEarlierProcessGetsNothing(t *testing.T) {
+	w := newWorld(t)
+	a := w.start("gw-a")
+	joined := &kmsg.JoinGroupResponse{LeaderID: "2", MemberID: "2"}
+	for id, s := range map[string]wish{"1": {Node: "gw-a", Units: 1, Claims: []claim{{0, 3}}}, "2": {Node: "gw-a", Units: 1}, "3": {Node: "gw-b", Units: 1}} {
+		joined.Members = append(joined.Members, kmsg.JoinGroupResponseMember{MemberID: id, ProtocolMetadata: subscription(a.topic, s)})
+	}
+	for _, given := range a.lead(joined) {
+		units, _, err := readAssignment(a.topic, given.MemberAssignment)
+		if err != nil || (len(units) == 1) != (given.MemberID == "2") {
+			t.Errorf("member %s: %v, %v", given.MemberID, units, err)
 		}
 	}
 }

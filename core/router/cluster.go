@@ -192,14 +192,28 @@ func (g *lag) skip(seq uint64) {
 // least up to record resume, whether it is there yet or not; last is.
 func (w *writer) reset(last, resume uint64) {
 	g := w.lag
-	w.q.clear()
-	w.pending, w.resumed = nil, false
-	w.full.Store(false)
-	w.tel.Depth.Store(0)
+	w.resumed = false
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.resume, g.tail = resume, last
 	g.behind, g.next = true, g.cursor.Seq()+1
+}
+
+// letGo ends a writer's part in a stint: what it has not delivered is the next owner's, or of a next stint, which reads it
+// from the journal.
+func (w *writer) letGo() {
+	w.q.clear()
+	w.pending = nil
+	w.full.Store(false)
+	w.mu.Lock()
+	w.fine()
+	w.mu.Unlock()
+	g := w.lag
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.tail, g.behind = g.cursor.Seq(), false
+	w.tel.Depth.Store(0)
+	w.tel.Behind.Store(0)
 }
 
 // begin starts the stages of a stint.
@@ -347,6 +361,9 @@ func (p *loop) standDown(s *stint, clean bool) {
 	if !clean {
 		p.remember(inputs{turn: p.nth + 1, msgs: p.inputs})
 		p.holdAgain(s.x.logged.Load())
+	}
+	for _, w := range p.r.sinks {
+		w.letGo()
 	}
 	p.inputs, p.items, p.unlogged = nil, nil, nil
 	f.own, f.restarted, f.need = false, false, false

@@ -32,6 +32,7 @@ type pen struct {
 	log   *memoryLog
 	epoch int
 	away  atomic.Bool // nothing gets through
+	shut  atomic.Bool // nothing gets through to the sink
 }
 
 var errAway = errors.New("away")
@@ -59,6 +60,9 @@ func (p *pen) allowed() error {
 func (p *pen) Write(ctx context.Context, batch []core.Item) error {
 	if err := p.allowed(); err != nil {
 		return err
+	}
+	if p.shut.Load() {
+		return errAway
 	}
 	return p.resumer.Write(ctx, batch)
 }
@@ -373,6 +377,20 @@ func TestHeldBeforeOwner(t *testing.T) {
 	if h.n != 6 || !l.told.Equal(now.Add(9)) {
 		t.Errorf("%d held, told %v", h.n, l.told)
 	}
+
+	h, l = newHeld(), &link{}
+	h.told(at(l, 0), now)
+	l.begunAnew(now)
+	h.hold(at(l, 0), now) // told by an owner who has listened anew since
+	h.hold(at(l, 1), now)
+	h.hold(at(l, 2), now)
+	if h.n != 2 || !l.told.IsZero() {
+		t.Errorf("anew: %d held, told %v", h.n, l.told)
+	}
+	h.told(at(l, 2), now)
+	if h.n != 0 || l.told.IsZero() {
+		t.Errorf("anew: %d held in the end, told %v", h.n, l.told)
+	}
 }
 
 // A state that was lost is not taken for reached because of what was read before it was found again.
@@ -422,6 +440,31 @@ func TestLostAndBack(t *testing.T) {
 	onlyOnce(t, store.items)
 }
 
+// A node that lost the links while a sink failed has no part in that any more: a healthy standby is ready.
+func TestLostWhileASinkFailed(t *testing.T) {
+	log, store := newMemoryLog(), &resumer{}
+	a := newNode(t, "a", t.TempDir(), log, store)
+	<-a.Joined()
+	a.takeOver(t, 1)
+	eventually(t, "the link", func() bool { return len(store.on(core.StreamSources)) == 2 })
+	a.pen.shut.Store(true)
+	for _, f := range talk(0, "a") {
+		a.frames <- f
+	}
+	eventually(t, "the failure", func() bool { k := a.Status().Sinks[0]; return k.FailingSince != 0 && k.Queue > 0 })
+	a.lose(t)
+	eventually(t, "the log", func() bool { return a.Status().Ready })
+	if k := a.Status().Sinks[0]; k.Queue != 0 || k.Behind != 0 || k.LastError != "" {
+		t.Errorf("the sink of a standby: %+v", k)
+	}
+	a.pen.shut.Store(false)
+	a.takeOver(t, 2)
+	eventually(t, "the record", func() bool { return len(store.on(core.StreamRecords)) == 1 })
+	a.end(t)
+	wholeCalls(t, store.items)
+	onlyOnce(t, store.items)
+}
+
 // A lone node is killed at every event while nobody hears it, and starts again: its journal has the rest.
 func TestAloneAndKilled(t *testing.T) {
 	frames := talk(0, "a")
@@ -456,4 +499,17 @@ func TestAloneAndKilled(t *testing.T) {
 			onlyOnce(t, store.items)
 		})
 	}
+}
+
+// A node that goes on from its own journal says when nobody owns the links: the group may still count on who is dead.
+func TestNoSignOfLifeAfterARestart(t *testing.T) {
+	log, store := newMemoryLog(), &resumer{}
+	dir := t.TempDir()
+	a := newNode(t, "a", dir, log, store)
+	<-a.Joined()
+	a.takeOver(t, 1)
+	a.end(t)
+	b := newNode(t, "a", dir, log, store)
+	eventually(t, "a doubt", b.hung.Load)
+	b.end(t)
 }

@@ -23,7 +23,7 @@ type follower struct {
 	r *Router
 	c *Cluster
 
-	entries chan []core.LogEntry
+	pages   chan page
 	rejoin  chan struct{} // the loop's state is of no use: read from a checkpoint
 	paused  atomic.Bool   // this node is the owner
 	resume  chan struct{} // it is not any more
@@ -57,7 +57,7 @@ type follower struct {
 }
 
 func newFollower(r *Router, c *Cluster) *follower {
-	return &follower{r: r, c: c, entries: make(chan []core.LogEntry), rejoin: make(chan struct{}, 1), resume: make(chan struct{}, 1),
+	return &follower{r: r, c: c, pages: make(chan page), rejoin: make(chan struct{}, 1), resume: make(chan struct{}, 1),
 		joined: make(chan struct{}), owned: make(chan struct{}), state: -1, restarted: true, toldTo: -1, held: newHeld(), heard: time.Now()}
 }
 
@@ -123,19 +123,19 @@ func (f *follower) run(ctx context.Context) {
 // read reads what follows and hands it to the core loop.
 func (f *follower) read(ctx context.Context) {
 	next := f.next.Load()
-	page, err := f.c.Log.Read(ctx, next)
+	got, err := f.c.Log.Read(ctx, next)
 	if err != nil {
 		f.trouble(ctx, err)
 		return
 	}
-	if len(page.Entries) > 0 && !f.give(ctx, page.Entries) {
+	if len(got.Entries) > 0 && !f.give(ctx, page{got.Entries, f.isJoined()}) {
 		return
 	}
-	if !f.next.CompareAndSwap(next, page.Next) {
+	if !f.next.CompareAndSwap(next, got.Next) {
 		return // another stint has moved it
 	}
-	f.reached.got(page.Next)
-	if page.Next >= page.End {
+	f.reached.got(got.Next)
+	if got.Next >= got.End {
 		f.live.Store(time.Now().UnixNano())
 		f.once.Do(func() { close(f.joined) })
 	}
@@ -148,10 +148,16 @@ func (f *follower) trouble(ctx context.Context, err error) {
 	}
 }
 
-// give hands entries to the core loop, which takes none while this node is the owner.
-func (f *follower) give(ctx context.Context, entries []core.LogEntry) bool {
+// page is entries of the log. They are fresh when they were written since this node had read the log to its end.
+type page struct {
+	entries []core.LogEntry
+	fresh   bool
+}
+
+// give hands a page to the core loop, which takes none while this node is the owner.
+func (f *follower) give(ctx context.Context, p page) bool {
 	select {
-	case f.entries <- entries:
+	case f.pages <- p:
 		return true
 	case <-ctx.Done():
 		return false
@@ -203,6 +209,7 @@ func (f *follower) tail(ctx context.Context, end int64) (last *entry, err error)
 				return nil, err
 			}
 			if got.kind != entryState {
+				got.data = nil
 				last = &got
 			}
 		}
@@ -222,7 +229,7 @@ func (f *follower) begin(last *entry, end int64) (next int64) {
 		f.own, f.need = f.restarted, !f.restarted
 		return 0
 	case f.restarted && last.node == f.c.Node && last.gen == p.gen && last.turn <= p.nth:
-		f.own, f.need, f.state = true, false, last.state
+		f.own, f.need, f.state, f.last = true, false, last.state, *last
 		return end
 	case last.state >= 0:
 		f.own, f.need = false, true
@@ -251,26 +258,26 @@ func (f *follower) isJoined() bool {
 }
 
 // follow takes entries of the log, on the core loop of a standby.
-func (p *loop) follow(entries []core.LogEntry) {
+func (p *loop) follow(read page) {
 	f := p.r.follower
-	for _, raw := range entries {
+	for _, raw := range read.entries {
 		e, err := readEntry(raw.Data)
 		if err != nil {
 			p.r.log.Error("cluster: an entry of the log cannot be read", "offset", raw.Offset, "error", err)
 			continue
 		}
-		p.followOne(f, &e, raw.Offset)
+		p.followOne(f, &e, raw.Offset, read.fresh)
 	}
 	p.active.Store(int64(p.tracker.Active()))
 }
 
-func (p *loop) followOne(f *follower, e *entry, offset int64) {
+func (p *loop) followOne(f *follower, e *entry, offset int64, fresh bool) {
 	if e.kind == entryState {
 		p.followState(f, e, offset)
 		return
 	}
 	f.heard = time.Now()
-	if f.isJoined() {
+	if fresh {
 		f.alive = f.heard
 		f.isOwned()
 	}
@@ -377,7 +384,10 @@ func (p *loop) adopt(f *follower, raw []byte) error {
 }
 
 // begunAnew notes that the owner tells of l from the beginning of a session, or that this node has not read all it told.
-func (l *link) begunAnew(now time.Time) { l.told, l.anew = time.Time{}, now }
+func (l *link) begunAnew(now time.Time) {
+	l.told, l.anew = time.Time{}, now
+	l.begun++
+}
 
 // watch notes what this node's own session of a link is, whoever owns the link.
 func (p *loop) watch(m *message) {

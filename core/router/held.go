@@ -37,10 +37,13 @@ type held struct {
 	n       int
 	dropped map[*link]*drop // for want of room
 
-	seen  map[seenKey]int // that the owner told of and that are still to come here
-	order []seenAt        // told while this node listened, oldest first
-	early []seenAt        // told while it did not
+	seen  map[seenKey]seen // that the owner told of and that are still to come here
+	order []seenAt         // told while this node listened, oldest first
+	early []seenAt         // told while it did not
 }
+
+// seen is how often the owner told of something, and in which of its sessions of the link last.
+type seen struct{ n, session int }
 
 type seenAt struct {
 	key   seenKey
@@ -48,7 +51,7 @@ type seenAt struct {
 }
 
 func newHeld() *held {
-	return &held{byKey: map[seenKey][]*heldObservation{}, dropped: map[*link]*drop{}, seen: map[seenKey]int{}}
+	return &held{byKey: map[seenKey][]*heldObservation{}, dropped: map[*link]*drop{}, seen: map[seenKey]seen{}}
 }
 
 // hold keeps what a frame of this node's own shows, but for what the owner has told of already, and for what only this
@@ -60,9 +63,11 @@ func (h *held) hold(m *message, now time.Time) {
 		switch {
 		case k.key == 0 || o.Synthetic || o.Kind.OfSnapshot():
 			continue
-		case h.seen[k] > 0:
+		case h.seen[k].n > 0:
+			if h.seen[k].session == m.link.begun { // what came before it may be all that this node has seen of an owner's gap
+				h.meet(m.link, now, nil)
+			}
 			h.forget(k)
-			h.meet(m.link, now, nil)
 			continue
 		}
 		if o.Received == 0 {
@@ -79,9 +84,12 @@ func (h *held) hold(m *message, now time.Time) {
 }
 
 func (h *held) forget(k seenKey) {
-	if h.seen[k]--; h.seen[k] <= 0 {
+	was := h.seen[k]
+	if was.n--; was.n <= 0 {
 		delete(h.seen, k)
+		return
 	}
+	h.seen[k] = was
 }
 
 // drop gives up the oldest.
@@ -125,7 +133,7 @@ func (h *held) told(m *message, now time.Time) {
 			h.remove(same[0])
 			continue
 		}
-		h.seen[k]++
+		h.seen[k] = seen{h.seen[k].n + 1, m.link.begun}
 		if m.link.ownSince.IsZero() {
 			h.early = append(h.early, seenAt{k, now.Add(dueFor)})
 		} else {
@@ -156,7 +164,7 @@ func (h *held) meet(l *link, since time.Time, x *heldObservation) {
 // expire forgets what has not come here in time.
 func (h *held) expire(told []seenAt, now time.Time) []seenAt {
 	for len(told) > 0 && (len(told) > seenMax || now.After(told[0].until)) {
-		if h.seen[told[0].key] > 0 {
+		if h.seen[told[0].key].n > 0 {
 			h.forget(told[0].key)
 		}
 		told = told[1:]
@@ -198,8 +206,8 @@ func (h *held) take() (msgs []message) {
 			msgs = append(msgs, x.frame)
 		}
 	}
-	seen, order, early := h.seen, h.order, h.early
+	told, order, early := h.seen, h.order, h.early
 	*h = *newHeld()
-	h.seen, h.order, h.early = seen, order, early
+	h.seen, h.order, h.early = told, order, early
 	return msgs
 }

@@ -48,6 +48,7 @@ type link struct {
 	ownBlind []string       // what it could not see from its beginning
 	told     time.Time      // when the latest came here that the owner told of; zero: nothing since it began to listen
 	anew     time.Time      // when the owner was seen to begin to listen
+	begun    int            // how often it was
 }
 
 func newLink(r *Router, l Link, index uint16) *link {

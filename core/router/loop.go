@@ -101,8 +101,8 @@ func (p *loop) run(hard context.Context) {
 			f()
 		case <-ticker.C:
 			p.beat(hard)
-		case entries := <-p.followed():
-			p.follow(entries)
+		case read := <-p.followed():
+			p.follow(read)
 		case <-p.r.in.readable:
 			open = p.turn(hard)
 		case <-hard.Done():
@@ -113,11 +113,11 @@ func (p *loop) run(hard context.Context) {
 }
 
 // followed is where the cluster's log comes from, for a standby.
-func (p *loop) followed() chan []core.LogEntry {
+func (p *loop) followed() chan page {
 	if !p.standby {
 		return nil
 	}
-	return p.r.follower.entries
+	return p.r.follower.pages
 }
 
 // beat is what is to be done now and then.

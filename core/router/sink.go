@@ -243,6 +243,9 @@ func (w *writer) deliver(hard context.Context, batch []core.Item) bool {
 			w.recovered()
 			return true
 		}
+		if hard.Err() != nil {
+			return false // that is why
+		}
 		if len(left) < len(batch) {
 			failures = 0
 		}
@@ -380,6 +383,11 @@ func (w *writer) recovered() {
 		return
 	}
 	w.r.log.Info("sink accepting again", "sink", w.name, "failed_since", w.failingSince)
+	w.fine()
+}
+
+// fine notes that nothing is wrong that is known of; w.mu is held.
+func (w *writer) fine() {
 	w.failingSince, w.lastErr = 0, ""
 	w.tel.Failing.Store(false)
 }
