@@ -54,7 +54,9 @@ func (b *board) add(r *result) {
 		text := r.tell(b.s)
 		fmt.Fprint(b.out, text)
 		_ = os.WriteFile(filepath.Join(r.dir, "failure.txt"), []byte(text), 0o600) // it was printed
-	} else if !b.s.verbose {
+	} else if b.s.verbose {
+		fmt.Fprintf(b.out, "\nseed %d after %v, kept: %s\n    %s\n", r.plan.seed, r.took.Round(ms), r.dir, strings.Join(r.diary, "\n    "))
+	} else {
 		_ = os.RemoveAll(r.dir) // nobody needs it
 	}
 	if b.s.verbose || time.Since(b.shown) > b.s.every {

@@ -80,8 +80,12 @@ func parse(args []string) (*settings, error) {
 	fl.StringVar(&s.keep, "keep", filepath.Join(os.TempDir(), "ctigate-chaos"), "`FOLDER` for the logs and journals of what failed")
 	fl.StringVar(&s.binary, "binary", "", "the ctigate to test; built when empty")
 	fl.DurationVar(&s.within, "within", 20*time.Second, "how soon after the last call everything must have arrived")
-	fl.BoolVar(&s.verbose, "v", false, "print what is done as it is done")
+	fl.BoolVar(&s.verbose, "v", false, "print what was done in each run, and keep its folder")
 	if err := fl.Parse(args); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.keep, err = filepath.Abs(s.keep); err != nil {
 		return nil, err
 	}
 	s.seed = max(1, *seed)
@@ -135,9 +139,21 @@ func (s *settings) more(n *node) string {
 		for _, name := range slices.Sorted(maps.Keys(n.ways)) {
 			fmt.Fprintf(&b, "    - {id: %s, address: %q}\n", name, n.ways[name])
 		}
+		fmt.Fprintf(&b, "  tls: {ca_file: %[1]s/ca.pem, cert_file: %[1]s/%[2]s.pem, key_file: %[1]s/%[2]s.key}\n", s.certs(), n.name)
 	}
 	return b.String()
 }
+
+// names are the nodes'.
+func (s *settings) names() (all []string) {
+	for i := range s.nodes {
+		all = append(all, fmt.Sprint("n", i+1))
+	}
+	return all
+}
+
+// certs is the folder of the certificates that the nodes show each other.
+func (s *settings) certs() string { return filepath.Join(s.keep, "certs") }
 
 // build makes the ctigate under test.
 func build(dir string) (string, error) {
@@ -176,6 +192,11 @@ func prove(ctx context.Context, s *settings) (failed []uint64, err error) {
 	}
 	if s.binary == "" {
 		if s.binary, err = build(s.keep); err != nil {
+			return nil, err
+		}
+	}
+	if s.nodes > 1 {
+		if err := issue(s.certs(), s.names()...); err != nil {
 			return nil, err
 		}
 	}

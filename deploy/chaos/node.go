@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -240,15 +241,13 @@ type status struct {
 		Unproven []string `json:"unproven"`
 	} `json:"cluster"`
 	Sinks []struct {
-		Queue    int    `json:"queue"`
-		Produced uint64 `json:"produced"`
-		Acked    uint64 `json:"acked"`
+		Queue int `json:"queue"`
 	} `json:"sinks"`
 }
 
 func (s status) idle() bool {
 	for _, k := range s.Sinks {
-		if k.Queue > 0 || k.Acked < k.Produced {
+		if k.Queue > 0 {
 			return false
 		}
 	}
@@ -286,5 +285,19 @@ func (n *node) ready(within time.Duration) error {
 			last = err
 		}
 	}
-	return fmt.Errorf("%s was not ready within %v: %w: %s", n.name, within, last, n.lastWords())
+	return fmt.Errorf("%s was not ready within %v: %w: %s: it says %s", n.name, within, last, n.lastWords(), n.says())
+}
+
+// says is what /readyz answers, for a message.
+func (n *node) says() string {
+	resp, err := asking.Get("http://" + n.listen + "/readyz")
+	if err != nil {
+		return err.Error()
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 8<<10))
+	if err != nil {
+		return err.Error()
+	}
+	return strings.Join(strings.Fields(string(b)), " ")
 }

@@ -130,10 +130,7 @@ const quickLength = 5 * time.Second
 // newPlan draws a run.
 func newPlan(seed uint64, s *settings) *plan {
 	r := rand.New(rand.NewPCG(seed, 0x6368616f73))
-	p := &plan{seed: seed, length: s.length}
-	for i := range s.nodes {
-		p.nodes = append(p.nodes, fmt.Sprint("n", i+1))
-	}
+	p := &plan{seed: seed, length: s.length, nodes: s.names()}
 	p.drawCalls(r, s)
 	p.drawFaults(r, s)
 	return p
