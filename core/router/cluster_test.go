@@ -391,6 +391,17 @@ func TestHeldBeforeOwner(t *testing.T) {
 	if h.n != 0 || l.told.IsZero() {
 		t.Errorf("anew: %d held in the end, told %v", h.n, l.told)
 	}
+	for nth, after := range []time.Duration{-time.Second, time.Second} {
+		m := at(l, nth)
+		m.at = call.At(now.Add(after))
+		h.hold(m, now)
+		h.before(l, call.At(now), now)
+		h.hold(m, now)
+		if want := 2 * nth; h.n != want { // read before the owner began to listen, and held after
+			t.Errorf("received %s after: %d held, want %d", after, h.n, want)
+		}
+		h.take()
+	}
 }
 
 // A state that was lost is not taken for reached because of what was read before it was found again.

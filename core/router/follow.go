@@ -308,7 +308,7 @@ func (p *loop) followTurn(f *follower, e *entry, offset int64) {
 			f.held.told(m, f.heard)
 		}
 		if m.kind == msgUp && news {
-			f.held.before(m.link, m.at)
+			f.held.before(m.link, m.at, f.heard)
 			m.link.begunAnew(f.heard)
 		}
 	}

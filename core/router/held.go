@@ -69,6 +69,8 @@ func (h *held) hold(m *message, now time.Time) {
 			}
 			h.forget(k)
 			continue
+		case m.at < m.link.begunAt: // before gave up what was held by then; this came late
+			continue
 		}
 		if o.Received == 0 {
 			o.Received = m.at
@@ -172,8 +174,10 @@ func (h *held) expire(told []seenAt, now time.Time) []seenAt {
 	return told
 }
 
-// before gives up what was received on l up to a moment: the owner's snapshot says what came of it.
-func (h *held) before(l *link, at call.Time) {
+// before gives up what was received on l up to a moment: the owner's snapshot says what came of it. now is when this node
+// knows: what it had read by then, and comes to be held later, is given up as well.
+func (h *held) before(l *link, at call.Time, now time.Time) {
+	l.begunAt = call.At(now)
 	for _, x := range slices.Clone(h.all) {
 		if !x.gone && x.frame.link == l && x.frame.at <= at {
 			h.remove(x)

@@ -49,6 +49,7 @@ type link struct {
 	told     time.Time      // when the latest came here that the owner told of; zero: nothing since it began to listen
 	anew     time.Time      // when the owner was seen to begin to listen
 	begun    int            // how often it was
+	begunAt  call.Time      // when, of received time, while another node owns the link
 }
 
 func newLink(r *Router, l Link, index uint16) *link {
