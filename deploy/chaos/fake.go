@@ -40,13 +40,13 @@ const fakeBrokers = 3
 // defaultPrefix is that of topics where each run has brokers of its own.
 const defaultPrefix = "cti."
 
-func startFake(dir string) (*fake, error) {
+func startFake(dir, host string) (*fake, error) {
 	f := &fake{dir: filepath.Join(dir, "kafka")}
 	if err := os.MkdirAll(f.dir, 0o700); err != nil {
 		return nil, err
 	}
 	for i := range fakeBrokers {
-		p, err := newProxy(fmt.Sprint("broker ", i), "")
+		p, err := newProxy(host, fmt.Sprint("broker ", i), "")
 		if err != nil {
 			return nil, err
 		}

@@ -73,6 +73,14 @@ func (r *run) splitOff(f fault) {
 	time.Sleep(f.length)
 }
 
+// pullCable keeps a node from everything: nothing that is sent arrives, and nobody is told.
+func (r *run) pullCable(f fault) {
+	c := r.nodes[f.target].cable
+	r.wrong(c.plug(false))
+	time.Sleep(f.length)
+	r.wrong(c.plug(true))
+}
+
 func (r *run) stopNode(f fault) {
 	n := r.nodes[f.target]
 	n.life.Lock()

@@ -16,7 +16,7 @@ import (
 // liveBrokers is how many real brokers there are: with a replica of everything on each, and two of them enough to write.
 const liveBrokers = 3
 
-// live is three Apache Kafka brokers, KRaft, on loopback. They outlive the runs: each run has topics of its own.
+// live is three Apache Kafka brokers, KRaft, on loopback, behind proxies. They outlive the runs: each run has topics of its own.
 type live struct {
 	dir       string
 	classpath string
@@ -29,8 +29,8 @@ type live struct {
 	done  [liveBrokers]chan struct{}
 }
 
-// startLive starts the brokers and waits until they answer.
-func startLive(dir string) (*live, error) {
+// startLive starts the brokers, whose proxies listen on host, and waits until they answer.
+func startLive(dir, host string) (*live, error) {
 	l := &live{dir: filepath.Join(dir, "kafka")}
 	if err := errors.Join(os.RemoveAll(l.dir), os.MkdirAll(l.dir, 0o700)); err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func startLive(dir string) (*live, error) {
 		return nil, fmt.Errorf("finding Apache Kafka (it needs Java and Maven): %w", err)
 	}
 	l.classpath = strings.TrimSpace(string(out))
-	if err := l.ports(); err != nil {
+	if err := l.ports(host); err != nil {
 		return nil, err
 	}
 	for i := range liveBrokers {
@@ -72,16 +72,16 @@ func moduleRoot() (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-func (l *live) ports() error {
+func (l *live) ports(host string) error {
 	for i := range liveBrokers {
 		var free [3]string
 		for k := range free {
 			var err error
-			if free[k], err = freePort(); err != nil {
+			if free[k], err = freePort(loopback); err != nil {
 				return err
 			}
 		}
-		p, err := newProxy(fmt.Sprint("broker ", i), free[2])
+		p, err := newProxy(host, fmt.Sprint("broker ", i), free[2])
 		if err != nil {
 			return err
 		}

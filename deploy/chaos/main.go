@@ -25,28 +25,29 @@ import (
 
 // settings are those of all runs.
 type settings struct {
-	seed      uint64
-	runs      int
-	parallel  int
-	length    time.Duration
-	faults    int
-	rate      float64 // calls a second
-	speed     float64
-	nodes     int
-	journal   bool
-	lease     time.Duration
-	live      bool
-	root      bool
-	only      string // kinds of faults, comma-separated; all when empty
-	without   string
-	keep      string        // folder for what failed
-	binary    string        // ctigate
-	within    time.Duration // everything must have been delivered so soon after the last call
-	verbose   bool
-	takeovers int
-	load      float64
-	total     time.Duration // of all runs; 0: as many as runs says
-	every     time.Duration // between lines of progress
+	seed       uint64
+	runs       int
+	parallel   int
+	length     time.Duration
+	faults     int
+	rate       float64 // calls a second
+	speed      float64
+	nodes      int
+	journal    bool
+	lease      time.Duration
+	live       bool
+	root       bool
+	namespaces bool   // every node in a network of its own
+	only       string // kinds of faults, comma-separated; all when empty
+	without    string
+	keep       string        // folder for what failed
+	binary     string        // ctigate
+	within     time.Duration // everything must have been delivered so soon after the last call
+	verbose    bool
+	takeovers  int
+	load       float64
+	total      time.Duration // of all runs; 0: as many as runs says
+	every      time.Duration // between lines of progress
 
 	cluster func(dir string) (brokers, error)
 	lines   func(n *node) string
@@ -71,6 +72,7 @@ func parse(args []string) (*settings, error) {
 	fl.IntVar(&s.nodes, "nodes", 2, "gateways: 1 or 2")
 	fl.BoolVar(&s.journal, "journal", true, "with a journal, so that nodes may be killed")
 	fl.DurationVar(&s.lease, "lease", 500*time.Millisecond, "of two nodes: how long an owner may publish after a heartbeat; the rest follows from it")
+	fl.BoolVar(&s.namespaces, "namespaces", false, "each node in a network namespace of its own, whose cable is pulled (root, Linux, ip(8))")
 	fl.BoolVar(&s.live, "live", false, "against three real Apache Kafka brokers (Java and Maven), in longer runs one after the other")
 	fl.DurationVar(&s.total, "for", 0, "go on for this `TIME` rather than for a number of runs")
 	fl.IntVar(&s.takeovers, "takeovers", 0, "instead of runs, measure this many takeovers under load")
@@ -98,7 +100,7 @@ func parse(args []string) (*settings, error) {
 	if s.total > 0 {
 		s.runs = 1 << 30
 	}
-	s.cluster = func(dir string) (brokers, error) { return startFake(dir) }
+	s.cluster = func(dir string) (brokers, error) { return startFake(dir, s.host()) }
 	if s.live {
 		s.forLive(fl)
 	}
@@ -152,6 +154,14 @@ func (s *settings) names() (all []string) {
 	return all
 }
 
+// host is the driver's address, as the nodes reach it.
+func (s *settings) host() string {
+	if s.namespaces {
+		return hub
+	}
+	return loopback
+}
+
 // certs is the folder of the certificates that the nodes show each other.
 func (s *settings) certs() string { return filepath.Join(s.keep, "certs") }
 
@@ -195,13 +205,19 @@ func prove(ctx context.Context, s *settings) (failed []uint64, err error) {
 			return nil, err
 		}
 	}
+	if s.namespaces {
+		if err := openHub(); err != nil {
+			return nil, err
+		}
+		defer closeHub()
+	}
 	if s.nodes > 1 {
 		if err := issue(s.certs(), s.names()...); err != nil {
 			return nil, err
 		}
 	}
 	if s.live {
-		l, err := startLive(s.keep)
+		l, err := startLive(s.keep, s.host())
 		if err != nil {
 			return nil, err
 		}

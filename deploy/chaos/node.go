@@ -21,6 +21,7 @@ type node struct {
 	dir     string // its configuration, log, journal
 	binary  string
 	listen  string // of its telemetry
+	cable   *cable // nil: it shares the driver's network
 	links   map[string][]*proxy
 	lines   func(n *node) string // more of its configuration
 	brokers []string
@@ -42,21 +43,29 @@ type node struct {
 }
 
 // newNode makes a node and its proxies to the switches; start starts it.
-func newNode(name, dir, binary string, s *switches, brokers []string, prefix string) (*node, error) {
-	n := &node{name: name, dir: filepath.Join(dir, name), binary: binary, links: map[string][]*proxy{}, peers: map[string]*proxy{}, ways: map[string]string{}, brokers: brokers, prefix: prefix}
+func newNode(name, dir string, set *settings, s *switches, brokers []string, prefix string) (*node, error) {
+	n := &node{name: name, dir: filepath.Join(dir, name), binary: set.binary, lines: set.lines, links: map[string][]*proxy{}, peers: map[string]*proxy{}, ways: map[string]string{}, brokers: brokers, prefix: prefix}
 	if err := os.MkdirAll(n.dir, 0o700); err != nil {
 		return nil, err
 	}
+	host := loopback
+	if set.namespaces {
+		var err error
+		if n.cable, err = newCable(); err != nil {
+			return nil, err
+		}
+		host = n.cable.host
+	}
 	var err error
-	if n.listen, err = freePort(); err != nil {
+	if n.listen, err = freePort(host); err != nil {
 		return nil, err
 	}
-	if n.peer, err = freePort(); err != nil {
+	if n.peer, err = freePort(host); err != nil {
 		return nil, err
 	}
 	for _, l := range []struct{ sw, what, addr string }{{asterisk, "ari", s.ast.ARIAddr()}, {asterisk, "ami", s.ast.AMIAddr()},
 		{freeswitch, "esl", s.fs.Addr()}} {
-		p, err := newProxy(name+" "+l.what, l.addr)
+		p, err := newProxy(set.host(), name+" "+l.what, l.addr)
 		if err != nil {
 			n.close()
 			return nil, err
@@ -100,6 +109,8 @@ sinks:
     write_timeout: 6s
 telemetry:
   listen: "%[9]s"
+  allow_remote: true
+  token: {env: CHAOS_PASSWORD}
 drain_timeout: 15s
 %[10]s`, asterisk, n.links[asterisk][0].addr(), simUser, n.name, n.links[asterisk][1].addr(),
 		freeswitch, n.links[freeswitch][0].addr(), strings.Join(n.brokers, `", "`), n.listen, more, n.prefix)
@@ -117,6 +128,9 @@ func (n *node) start() error {
 	}
 	defer log.Close()
 	cmd := exec.Command(n.binary, "run", "-c", file, "--plain")
+	if n.cable != nil {
+		cmd = n.cable.in(n.binary, "run", "-c", file, "--plain")
+	}
 	cmd.Env = append(os.Environ(), "CHAOS_PASSWORD="+simPassword, "GOMAXPROCS=2")
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nothing outlives the driver
@@ -229,6 +243,9 @@ func (n *node) close() {
 	for _, p := range n.peers {
 		p.close()
 	}
+	if n.cable != nil {
+		n.cable.remove()
+	}
 }
 
 // status is what /readyz tells that the driver wants to know.
@@ -256,8 +273,17 @@ func (s status) idle() bool {
 
 var asking = &http.Client{Timeout: 2 * time.Second}
 
+func (n *node) readyz() (*http.Response, error) {
+	req, err := http.NewRequest(http.MethodGet, "http://"+n.listen+"/readyz", nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+simPassword)
+	return asking.Do(req)
+}
+
 func (n *node) status() (s status, err error) {
-	resp, err := asking.Get("http://" + n.listen + "/readyz")
+	resp, err := n.readyz()
 	if err != nil {
 		return s, fmt.Errorf("asking %s how it is: %w", n.name, err)
 	}
@@ -290,7 +316,7 @@ func (n *node) ready(within time.Duration) error {
 
 // says is what /readyz answers, for a message.
 func (n *node) says() string {
-	resp, err := asking.Get("http://" + n.listen + "/readyz")
+	resp, err := n.readyz()
 	if err != nil {
 		return err.Error()
 	}

@@ -79,6 +79,7 @@ func journaled(s *settings) bool  { return s.journal }
 func doubled(s *settings) bool    { return s.nodes > 1 }
 func replicated(s *settings) bool { return journaled(s) && doubled(s) }
 func onFake(s *settings) bool     { return !s.live }
+func cabled(s *settings) bool     { return s.namespaces }
 func tmpfs(s *settings) bool      { return s.journal && s.root }
 func ofNodes(p *plan) []string    { return p.nodes }
 func ofBrokers(*plan) []string    { return []string{"broker 0", "broker 1", "broker 2"} }
@@ -119,6 +120,7 @@ func kinds() []kind {
 		{name: "disk full", weight: 2, min: 300 * ms, max: 1500 * ms, needs: tmpfs, targets: ofNodes, disturbs: delays, run: (*run).fillDisk},
 		{name: "peers apart", weight: 3, min: 200 * ms, max: 2500 * ms, needs: doubled, targets: ofPeers, run: (*run).partPeers},
 		{name: "split", weight: 4, min: 300 * ms, max: 2500 * ms, needs: doubled, targets: ofNodes, disturbs: delays, run: (*run).splitOff},
+		{name: "cable pulled", weight: 4, min: 300 * ms, max: 2500 * ms, needs: cabled, targets: ofNodes, disturbs: blinds, run: (*run).pullCable},
 		{name: "clock step", weight: 2, min: 300 * ms, max: 1500 * ms, targets: ofSwitches, disturbs: misdates, run: (*run).stepClock,
 			draw: func(r *rand.Rand, f *fault) { f.n = r.IntN(120_000) - 60_000 }},
 	}

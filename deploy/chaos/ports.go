@@ -20,15 +20,15 @@ const (
 
 var nextPort atomic.Int64
 
-// freePort is an address on loopback that nobody listens on now and that is given out once.
-func freePort() (string, error) {
+// freePort is an address of host with a port on which nobody listens on loopback now, given out once.
+func freePort(host string) (string, error) {
 	nextPort.CompareAndSwap(0, firstPort+rand.Int64N(10_000)) // another driver may be at work
 	for range lastPort - firstPort {
 		n := firstPort + (nextPort.Add(1)-firstPort)%(lastPort-firstPort)
-		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.FormatInt(n, 10))
+		l, err := net.Listen("tcp", loopback+":"+strconv.FormatInt(n, 10))
 		if err == nil {
 			l.Close()
-			return l.Addr().String(), nil
+			return net.JoinHostPort(host, strconv.FormatInt(n, 10)), nil
 		}
 	}
 	return "", errors.New("looking for a free port: there is none")

@@ -40,9 +40,9 @@ func (p *pair) cut() {
 	p.target.Close()
 }
 
-// newProxy listens on a free port; target may be set later.
-func newProxy(name, target string) (*proxy, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+// newProxy listens on a free port of host; target may be set later.
+func newProxy(host, name, target string) (*proxy, error) {
+	ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		return nil, fmt.Errorf("opening the proxy to %s: %w", name, err)
 	}

@@ -133,11 +133,10 @@ func (r *run) setUp(ctx context.Context) (err error) {
 		return err
 	}
 	for _, name := range r.plan.nodes {
-		n, err := newNode(name, r.dir, r.s.binary, r.sw, r.kafka.addrs(), r.prefix())
+		n, err := newNode(name, r.dir, r.s, r.sw, r.kafka.addrs(), r.prefix())
 		if err != nil {
 			return err
 		}
-		n.lines = r.s.lines
 		r.nodes[name] = n
 	}
 	if err := r.introduce(); err != nil {
@@ -186,7 +185,7 @@ func (r *run) introduce() error {
 			if r.straight {
 				continue
 			}
-			p, err := newProxy(n.name+" to "+other.name, other.peer)
+			p, err := newProxy(r.s.host(), n.name+" to "+other.name, other.peer)
 			if err != nil {
 				return err
 			}
@@ -205,6 +204,9 @@ func (r *run) introduce() error {
 func (r *run) whose(c net.Conn) string {
 	names, pids := map[int]string{}, []int{}
 	for _, n := range r.nodes {
+		if n.cable != nil && n.cable.host == hostOf(c.RemoteAddr()) {
+			return n.name
+		}
 		names[n.pid()] = n.name
 		pids = append(pids, n.pid())
 	}

@@ -71,7 +71,7 @@ func TestPlansComeOfTheirSeeds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.root = true
+	s.root, s.namespaces = true, true
 	text := func(seed uint64) (all string) {
 		p := newPlan(seed, s)
 		for _, f := range p.faults {
@@ -120,7 +120,7 @@ func echo(t *testing.T) string {
 }
 
 func TestProxyDisturbs(t *testing.T) {
-	p, err := newProxy("echo", echo(t))
+	p, err := newProxy(loopback, "echo", echo(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,5 +181,67 @@ func TestOwnerOfAConnection(t *testing.T) {
 	defer served.Close()
 	if got := ownerOf(served, []int{1 << 30, os.Getpid()}); got != os.Getpid() {
 		t.Errorf("process %d, want ours, %d", got, os.Getpid())
+	}
+}
+
+// A node in a network of its own reaches the driver, until its cable is pulled.
+func TestCable(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("it needs root")
+	}
+	if err := openHub(); err != nil {
+		t.Skip(err)
+	}
+	defer closeHub()
+	c, err := newCable()
+	if err != nil {
+		t.Skip(err)
+	}
+	defer c.remove()
+	ln, err := net.Listen("tcp", net.JoinHostPort(hub, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	from := make(chan string, 1)
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			from <- hostOf(conn.RemoteAddr())
+			conn.Close()
+		}
+	}()
+	dial := func(within time.Duration) string {
+		_, port, _ := net.SplitHostPort(ln.Addr().String())
+		cmd := c.in("bash", "-c", "exec 3<>/dev/tcp/"+hub+"/"+port)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer cmd.Wait()
+		defer cmd.Process.Kill()
+		select {
+		case host := <-from:
+			return host
+		case <-time.After(within):
+			return ""
+		}
+	}
+	if got := dial(10 * time.Second); got != c.host {
+		t.Fatalf("plugged in: %q came, want %s", got, c.host)
+	}
+	if err := c.plug(false); err != nil {
+		t.Fatal(err)
+	}
+	if got := dial(300 * ms); got != "" {
+		t.Errorf("pulled: %s came", got)
+	}
+	if err := c.plug(true); err != nil {
+		t.Fatal(err)
+	}
+	if got := dial(10 * time.Second); got != c.host {
+		t.Errorf("plugged in again: %q came, want %s", got, c.host)
 	}
 }

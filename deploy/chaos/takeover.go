@@ -41,7 +41,7 @@ type takeovers struct {
 func measure(ctx context.Context, s *settings, n int, out io.Writer) (int, error) {
 	p := &plan{seed: s.seed, nodes: []string{"n1", "n2"}}
 	res := &result{plan: p, dir: s.keep + "/takeovers", faults: map[string]int{}}
-	r := &run{plan: p, s: s, dir: res.dir, nodes: map[string]*node{}, done: map[string]int{}, began: time.Now(), started: time.Now(), straight: true}
+	r := &run{plan: p, s: s, dir: res.dir, nodes: map[string]*node{}, done: map[string]int{}, began: time.Now(), started: time.Now(), straight: !s.namespaces}
 	t := &takeovers{run: r, perSecond: s.load, past: map[string]bool{}}
 	defer r.close()
 	if err := fresh(r.dir); err != nil {
