@@ -10,6 +10,9 @@ import (
 	"github.com/ctigate/ctigate/core/call"
 )
 
+// feedAMI is AMI's; ARI's is the first.
+const feedAMI call.Feed = 1
+
 // waitingAMI is an observation about a channel that ARI has not shown yet: the two links race.
 type waitingAMI struct {
 	o     call.Observation
@@ -92,7 +95,7 @@ func (n *normalizer) managerEvent(typ string, m message) {
 
 // about emits o for a channel, or holds it until ARI has shown the channel.
 func (n *normalizer) about(id string, o call.Observation) {
-	o.Leg, o.At, o.Received, o.Native = id, n.at, n.received, n.native
+	o.Leg, o.At, o.Received, o.Native, o.Feed = id, n.at, n.received, n.native, feedAMI
 	c := n.chans[id]
 	switch {
 	case id == "":
@@ -158,7 +161,7 @@ func (n *normalizer) refusal(dest string) call.Kind {
 
 func (n *normalizer) agentState(m message, state, reason string) {
 	n.emit(call.AgentStateChange, "", func(o *call.Observation) {
-		o.Agent, o.Queue, o.Value, o.Reason = agentName(m), m.get("Queue"), state, reason
+		o.Agent, o.Queue, o.Value, o.Reason, o.Feed = agentName(m), m.get("Queue"), state, reason, feedAMI
 	})
 }
 

@@ -100,6 +100,7 @@ type Observation struct {
 	Received  Time   // our time
 	Native    Native
 	Synthetic bool // from a snapshot or guessed at a time-out
+	Feed      Feed // which of the link's connections told of it; not kept
 
 	Inbound   bool
 	Local     bool // LegCreated: its party logged in as a user of this switch
@@ -129,6 +130,13 @@ type Observation struct {
 	Media      *Media
 	Quality    *Quality
 }
+
+// Feed is one of a link's connections to its switch. Order is kept within each only: one may stand still while another goes
+// on.
+type Feed uint8
+
+// Feeds are how many connections a link has at most.
+const Feeds = 2
 
 // Key names the native event, and what was seen in it of which leg, alike for every reader of the switch; 0 when it has no
 // identity of its own. Two observations of one frame may share it.

@@ -356,7 +356,7 @@ func (p *loop) standDown(s *stint, clean bool) {
 	f := p.r.follower
 	f.heard, f.alive, f.last.node = time.Now(), time.Time{}, ""
 	for _, l := range p.r.links {
-		l.told, l.anew, l.begunAt = f.heard, time.Time{}, 0 // what this node took is in the log, or held again
+		l.told, l.toldBy, l.anew, l.begunAt = f.heard, feeds{f.heard, f.heard}, time.Time{}, 0 // what this node took is in the log, or held again
 	}
 	if !clean {
 		p.remember(inputs{turn: p.nth + 1, msgs: p.inputs})

@@ -404,6 +404,56 @@ func TestHeldBeforeOwner(t *testing.T) {
 	}
 }
 
+// One of a link's connections may stand still at the owner while the other goes on: what the owner tells by the one says
+// nothing of what came here by the other.
+func TestHeldByConnections(t *testing.T) {
+	h, l := newHeld(), &link{}
+	l.state.up = true
+	now := time.Now()
+	at := func(feed call.Feed, nth int) *message {
+		return &message{kind: msgFrame, link: l, obs: observed(nth, call.Observation{Kind: call.LegHeld, Leg: "a", Feed: feed}).Observations}
+	}
+	h.hold(at(0, 0), now)
+	h.hold(at(1, 1), now)
+	h.hold(at(1, 2), now.Add(3*time.Second))
+	h.told(at(1, 2), now)
+	if h.n != 1 || h.all[0].frame.obs[0].Feed != 0 {
+		t.Fatalf("%d held", h.n)
+	}
+	if x := h.overdue(now.Add(4*time.Second), time.Second); x == nil {
+		t.Error("the owner told of something later by another connection, and nothing is overdue")
+	}
+	h.hold(at(0, 3), now.Add(3*time.Second))
+	h.told(at(0, 3), now)
+	if h.n != 0 {
+		t.Errorf("%d held in the end", h.n)
+	}
+}
+
+// What the owner before has told of and comes here only once this node owns the links is not taken again.
+func TestToldByTheOwnerBefore(t *testing.T) {
+	h, l := newHeld(), &link{}
+	now := time.Now()
+	frame := func(nths ...int) *message {
+		m := &message{kind: msgFrame, link: l}
+		for _, nth := range nths {
+			m.obs = append(m.obs, observed(nth, call.Observation{Kind: call.AgentStateChange, Value: "ready"}).Observations...)
+		}
+		return m
+	}
+	h.told(frame(1, 2), now)
+	h.take()
+	for _, x := range []struct {
+		m    *message
+		left int
+	}{{frame(0, 1), 1}, {frame(1), 1}, {frame(2), 0}, {frame(2), 1}} {
+		h.sift(x.m, now)
+		if len(x.m.obs) != x.left {
+			t.Errorf("%d observations left, want %d", len(x.m.obs), x.left)
+		}
+	}
+}
+
 // A state that was lost is not taken for reached because of what was read before it was found again.
 func TestReach(t *testing.T) {
 	var r reach

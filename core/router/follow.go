@@ -385,7 +385,7 @@ func (p *loop) adopt(f *follower, raw []byte) error {
 
 // begunAnew notes that the owner tells of l from the beginning of a session, or that this node has not read all it told.
 func (l *link) begunAnew(now time.Time) {
-	l.told, l.anew = time.Time{}, now
+	l.told, l.toldBy, l.anew = time.Time{}, feeds{}, now
 	l.begun++
 }
 

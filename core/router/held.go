@@ -13,8 +13,13 @@ const (
 	seenFor = 30 * time.Second // likewise, and so long
 	dueFor  = 3 * time.Second  // when this node did not listen yet: its own may just be under way
 
-	passedBy = time.Second // two readers of a switch are not further apart in the order of what they read
+	passedBy = time.Second // two readers of a connection are not further apart in the order of what they read
 )
+
+// feeds are times of each connection of a link.
+type feeds [call.Feeds]time.Time
+
+func (f *feeds) at(o *call.Observation) *time.Time { return &f[min(o.Feed, call.Feeds-1)] }
 
 // seenKey names an observation of one link alike on all nodes: what a frame shows is the same everywhere, but an adapter
 // may tell of it with another frame, or later.
@@ -59,13 +64,13 @@ func newHeld() *held {
 func (h *held) hold(m *message, now time.Time) {
 	h.order, h.early = h.expire(h.order, now), h.expire(h.early, now)
 	for _, o := range m.obs {
-		k := seenKey{m.link, o.Key()}
+		k, mine := keyOf(m.link, &o)
 		switch {
-		case k.key == 0 || o.Synthetic || o.Kind.OfSnapshot():
+		case !mine:
 			continue
 		case h.seen[k].n > 0:
 			if h.seen[k].session == m.link.begun { // what came before it may be all that this node has seen of an owner's gap
-				h.meet(m.link, now, nil)
+				h.meet(m.link, &o, now, nil)
 			}
 			h.forget(k)
 			continue
@@ -109,7 +114,7 @@ func (h *held) drop() {
 
 // remove takes x, the first of its key, out, and what is gone at the front with it.
 func (h *held) remove(x *heldObservation) {
-	k := seenKey{x.frame.link, x.frame.obs[0].Key()}
+	k, _ := keyOf(x.frame.link, &x.frame.obs[0])
 	x.gone = true
 	h.n--
 	if same := h.byKey[k]; len(same) > 1 {
@@ -126,12 +131,12 @@ func (h *held) remove(x *heldObservation) {
 // told notes what the owner has taken.
 func (h *held) told(m *message, now time.Time) {
 	for i := range m.obs {
-		k := seenKey{m.link, m.obs[i].Key()}
-		if k.key == 0 || m.obs[i].Synthetic || m.obs[i].Kind.OfSnapshot() {
+		k, theirs := keyOf(m.link, &m.obs[i])
+		if !theirs {
 			continue
 		}
 		if same := h.byKey[k]; len(same) > 0 {
-			h.meet(m.link, same[0].since, same[0])
+			h.meet(m.link, &same[0].frame.obs[0], same[0].since, same[0])
 			h.remove(same[0])
 			continue
 		}
@@ -145,22 +150,51 @@ func (h *held) told(m *message, now time.Time) {
 	h.order, h.early = h.expire(h.order, now), h.expire(h.early, now)
 }
 
-// meet notes that the owner has told of what came here at since and is held as x, nil when it is not held. When that is the
-// first since the owner began to listen to l, what came here before came before its snapshot, which says what became of it.
-func (h *held) meet(l *link, since time.Time, x *heldObservation) {
-	if l.told.IsZero() {
+// keyOf names an observation that both nodes make of what the switch sent: not one of a snapshot.
+func keyOf(l *link, o *call.Observation) (k seenKey, ok bool) {
+	k = seenKey{l, o.Key()}
+	return k, k.key != 0 && !o.Synthetic && !o.Kind.OfSnapshot()
+}
+
+// meet notes that the owner has told of o, which came here at since and is held as x, nil when it is not held. When that is
+// the first of its connection since the owner began to listen to l, what came here before by that came before the owner's
+// snapshot, which says what became of it.
+func (h *held) meet(l *link, o *call.Observation, since time.Time, x *heldObservation) {
+	by := l.toldBy.at(o)
+	if by.IsZero() {
 		for _, y := range slices.Clone(h.all) {
 			if y == x {
 				break
 			}
-			if !y.gone && y.frame.link == l {
+			if !y.gone && y.frame.link == l && l.toldBy.at(&y.frame.obs[0]) == by {
 				h.remove(y)
 			}
 		}
 	}
+	if since.After(*by) {
+		*by = since
+	}
 	if since.After(l.told) {
 		l.told = since
 	}
+}
+
+// sift takes out of a message of this node's own, which now owns the links, what an owner before has told of: it was late
+// here.
+func (h *held) sift(m *message, now time.Time) {
+	if len(h.seen) == 0 || m.kind != msgFrame {
+		return
+	}
+	h.order, h.early = h.expire(h.order, now), h.expire(h.early, now)
+	var left []call.Observation
+	for i := range m.obs {
+		if k, mine := keyOf(m.link, &m.obs[i]); mine && h.seen[k].n > 0 {
+			h.forget(k)
+			continue
+		}
+		left = append(left, m.obs[i])
+	}
+	m.obs = left
 }
 
 // expire forgets what has not come here in time.
@@ -186,7 +220,8 @@ func (h *held) before(l *link, at call.Time, now time.Time) {
 }
 
 // overdue returns the oldest that the owner, who listens to its link, has not told of for as long as after. Where the
-// owner has told of what came here clearly later, it has made nothing of this one, and so does this node.
+// owner has told of what came here clearly later by the same connection, it has made nothing of this one, and so does this
+// node.
 func (h *held) overdue(now time.Time, after time.Duration) *heldObservation {
 	for _, x := range slices.Clone(h.all) {
 		l := x.frame.link
@@ -194,7 +229,7 @@ func (h *held) overdue(now time.Time, after time.Duration) *heldObservation {
 		case now.Sub(x.since) <= after:
 			return nil
 		case x.gone || !l.state.up:
-		case l.told.Sub(x.since) > passedBy:
+		case l.toldBy.at(&x.frame.obs[0]).Sub(x.since) > passedBy:
 			h.remove(x)
 		default:
 			return x

@@ -47,6 +47,7 @@ type link struct {
 	ownSince time.Time      // when its snapshot was over, or it last said that it had missed something
 	ownBlind []string       // what it could not see from its beginning
 	told     time.Time      // when the latest came here that the owner told of; zero: nothing since it began to listen
+	toldBy   feeds          // likewise, of each of the link's connections
 	anew     time.Time      // when the owner was seen to begin to listen
 	begun    int            // how often it was
 	begunAt  call.Time      // when, of received time, while another node owns the link

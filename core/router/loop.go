@@ -194,7 +194,7 @@ func (p *loop) turn(hard context.Context) (open bool) {
 		if p.standby {
 			p.hold(&p.batch[i])
 		} else {
-			p.handle(&p.batch[i])
+			p.take(&p.batch[i])
 		}
 		p.batch[i] = message{}
 		if len(p.items) >= 4*takeFrames {
@@ -204,6 +204,14 @@ func (p *loop) turn(hard context.Context) (open bool) {
 	p.active.Store(int64(p.tracker.Active()))
 	p.flush(hard)
 	return open
+}
+
+// take handles a message of the links that this node owns.
+func (p *loop) take(m *message) {
+	if f := p.r.follower; f != nil {
+		f.held.sift(m, time.Now())
+	}
+	p.handle(m)
 }
 
 // handle takes m from the queue: its time is settled, and time passes up to it.
