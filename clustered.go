@@ -22,6 +22,7 @@ const (
 	kickEvery    = 300 * time.Millisecond
 	deadFor      = 10 * time.Second // a node that died may still be the owner
 	theUnit      = 0                // one unit holds all switches
+	slowly       = 5                // how much longer than usual a takeover may take
 )
 
 // clustered is this gateway's part in a cluster. It is told by Kafka when the switches are its own.
@@ -88,7 +89,8 @@ func newClustered(ctx context.Context, c *configs.Config, k *kafka.Config, log *
 // options are what the router needs. log opens itself when it is first used.
 func (x *clustered) options(log core.Log) *router.Cluster {
 	return &router.Cluster{Node: x.cfg.Node, Log: log, Owner: x.owner, HungAfter: x.cfg.HungAfter,
-		Hung: func(reason string) { x.kick(kick{reason: reason}) }}
+		Hung:   func(reason string) { x.kick(kick{reason: reason}) },
+		Fenced: func(err error) { x.member.GiveUp(theUnit, err) }}
 }
 
 func (x *clustered) owner() bool {
@@ -164,11 +166,13 @@ func (x *clustered) kicker(ctx context.Context) {
 	}
 }
 
-// bury removes the owner if its process is among the dead, and forgets those that are gone or were long ago.
+// bury removes the owner if its process is among the dead, and forgets those that are gone or were long ago. Where it is not
+// known which process of a node died, it is none that became the owner since.
 func (x *clustered) bury(ctx context.Context, dead map[string]kick) {
+	x.look()
 	o := x.member.Owner(theUnit)
 	for node, k := range dead {
-		ours := node == o.Node && (k.member == "" || k.member == o.Member)
+		ours := node == o.Node && (k.member == o.Member || k.member == "" && x.ownedAt.Before(k.at))
 		if time.Since(k.at) > deadFor || ours && x.remove(ctx, o.Member, k.reason) {
 			delete(dead, node)
 		}
@@ -183,11 +187,15 @@ func (x *clustered) look() {
 }
 
 // begun reports whether the present owner, another process, has had the time to wait for the lease of the one before, take
-// over, and be heard of.
+// over, and be heard of. One that has written nothing yet has more of it: Kafka may be slow, and would be for the next, too.
 func (x *clustered) begun() bool {
 	o := x.member.Owner(theUnit)
 	id, _ := x.member.ID()
-	return o.Member == x.owners && o.Member != id && time.Since(x.ownedAt) > 2*x.cfg.Lease+x.cfg.HungAfter
+	patience := 2*x.cfg.Lease + x.cfg.HungAfter
+	if x.router.LogWriter() != o.Node {
+		patience *= slowly
+	}
+	return o.Member == x.owners && o.Member != id && time.Since(x.ownedAt) > patience
 }
 
 // remove reports whether the group is rid of a member.
@@ -248,14 +256,8 @@ func (l *lateLog) Read(ctx context.Context, from int64) (core.LogPage, error) {
 	}
 	page, err := log.ReadFrom(ctx, from, pageEntries)
 	var off *kafka.OffsetError
-	if errors.As(err, &off) {
-		if from >= off.First && from <= off.End {
-			return core.LogPage{}, err
-		}
-		if from = off.First; off.Asked > off.End { // the topic was made anew
-			from = off.End
-		}
-		page, err = log.ReadFrom(ctx, from, pageEntries)
+	if errors.As(err, &off) && (from < off.First || from > off.End) { // it has grown old, or the topic was made anew
+		page, err = log.ReadFrom(ctx, off.First, pageEntries)
 	}
 	if err != nil {
 		return core.LogPage{}, err

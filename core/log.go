@@ -9,7 +9,7 @@ type Log interface {
 	// error that wraps ErrFenced says that another writer has taken the log over.
 	Append(ctx context.Context, entries [][]byte) (offsets []int64, err error)
 	// Read returns entries from offset from on. It waits a little for there to be some, and may return none. Where from
-	// is older than what is kept, it begins with the oldest.
+	// is older than what is kept, or behind all there is, since the log was made anew, it begins with the oldest.
 	Read(ctx context.Context, from int64) (LogPage, error)
 	// End is the offset that the next entry will get, or an earlier one than that: offsets have holes.
 	End(ctx context.Context) (int64, error)

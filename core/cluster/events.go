@@ -88,11 +88,20 @@ func whileOwned(ctx context.Context, o *Ownership) (context.Context, func()) {
 	return ctx, func() { close(over); cancel(nil) }
 }
 
+// GiveUp lets go of a unit that this node owns and cannot publish for, as when another node has shut it out: Lost follows, and
+// this node leaves the unit to others for a while. Without the unit it does nothing. It does not block.
+func (m *Member) GiveUp(unit int, why error) {
+	if o, ours := m.Owned(unit); ours {
+		m.decline(o, why)
+		poke(m.news)
+	}
+}
+
 // decline gives up a unit that could not be taken over, and does not want it for a while.
 func (m *Member) decline(o *Ownership, why error) {
 	m.mu.Lock()
 	if m.owned[o.unit].Load() == o {
-		m.log.Error("could not take over a unit: leaving it to others for a while", "unit", o.unit, "err", why)
+		m.log.Error("a unit cannot be published for: leaving it to others for a while", "unit", o.unit, "err", why)
 		m.end(o.unit, why)
 		m.units[o.unit].declined = m.clock().Add(declineFor)
 		m.state.reason = "could not take over"

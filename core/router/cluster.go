@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -22,6 +23,8 @@ type Cluster struct {
 	// whether the owner has had the time to begin.
 	Hung      func(reason string)
 	HungAfter time.Duration // how long what came here may be missing in the log
+	// Fenced is told that another node shut this one out, which owns the links as far as it knows. It must not block.
+	Fenced func(err error)
 }
 
 // wait waits until this node may publish. It reports false when ctx has ended.
@@ -44,8 +47,11 @@ const (
 	quietOverlap = time.Minute
 )
 
-// maxUnlogged bounds the turns that are remembered until they are in the log.
-const maxUnlogged = 200_000
+// maxUnlogged bounds what is remembered of turns until they are in the log, in bytes.
+const maxUnlogged = 256 << 20
+
+// staleLog is how long the log may have taken nothing from an owner that is well: it writes a sign of life each aliveEvery.
+const staleLog = 3 * time.Second
 
 // stint is one time of owning the links: the stages behind the core loop run for its length. Without a cluster there is
 // one, for all of Run.
@@ -54,6 +60,14 @@ type stint struct {
 	cancel context.CancelFunc
 	stages sync.WaitGroup
 	x      *replicator // nil without a cluster
+}
+
+// LogWriter is the node that wrote the latest turn or sign of life in the cluster's log, as far as this node has read it.
+func (r *Router) LogWriter() string {
+	if w := r.follower.writer.Load(); w != nil {
+		return *w
+	}
+	return ""
 }
 
 // Joined is closed once this standby has read the cluster's log to its end, and may take over.
@@ -93,6 +107,9 @@ func (r *Router) fence(ctx context.Context) error {
 			if err == nil {
 				break
 			}
+			if errors.Is(err, core.ErrFenced) { // another is at it, who may be the rightful owner by now
+				return fmt.Errorf("shutting out the owner before at sink %s: %w", w.name, err)
+			}
 			r.log.Warn("cluster: shutting out the owner before: trying again", "sink", w.name, "error", err)
 			if !sleep(ctx, r.o.SinkBackoff.pause(failures, r.o.Rand())) {
 				return fmt.Errorf("shutting out the owner before at sink %s: %w", w.name, err)
@@ -106,18 +123,27 @@ func (r *Router) fence(ctx context.Context) error {
 func (r *Router) readToEnd(ctx context.Context) error {
 	end, err := r.o.Cluster.Log.End(ctx)
 	for failures := 0; err != nil; failures++ {
+		r.log.Warn("cluster: taking over: asking where the log ends: trying again", "error", err)
 		if !sleep(ctx, r.o.SinkBackoff.pause(failures, r.o.Rand())) {
 			return err
 		}
 		end, err = r.o.Cluster.Log.End(ctx)
 	}
+	told := time.Now()
 	for !r.follower.reached.has(end) {
 		if !sleep(ctx, leasePause) {
 			return ctx.Err()
 		}
+		if time.Since(told) > tellEvery {
+			told = time.Now()
+			r.log.Warn("cluster: taking over: still reading what the owner before wrote", "end", end)
+		}
 	}
 	return nil
 }
+
+// tellEvery is how often a wait that should be short is told of.
+const tellEvery = 5 * time.Second
 
 // takeOver starts a stint, on the core loop.
 func (p *loop) takeOver(gen uint64) error {
@@ -127,6 +153,7 @@ func (p *loop) takeOver(gen uint64) error {
 		if err := p.restoreState(f.blank); err != nil {
 			return fmt.Errorf("taking over: %w", err)
 		}
+		p.nth = max(p.nth, f.last.turn) // others take what follows for what follows
 	}
 	x, err := newReplicator(r, r.o.Cluster, gen)
 	if err != nil {
@@ -162,15 +189,12 @@ func (p *loop) prepare(x *replicator) (items []core.Item, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, u := range f.unsure {
-		items = append(items, u.items...)
-	}
-	f.unsure = nil
+	items, f.unsureLost = f.unsure.take()
 	resume := last
 	if len(items) > 0 {
 		resume = last + 2
 	}
-	if !f.own {
+	if !f.own || f.state < 0 { // without a checkpoint in the log, it begins with this one
 		x.lag.skip(last)
 	}
 	for _, w := range p.r.sinks {
@@ -221,6 +245,7 @@ func (r *Router) begin(x *replicator) {
 	ctx, cancel := context.WithCancel(r.hard)
 	s := &stint{ctx: ctx, cancel: cancel, x: x}
 	r.stint = s
+	r.current.Store(s)
 	if r.keeper != nil {
 		r.keeper.x = x
 		r.keeper.turns.clear()
@@ -281,6 +306,12 @@ func (p *loop) takeLinks(f *follower) {
 			l.restart() // its snapshot is needed
 		}
 	}
+	for _, l := range p.r.links {
+		if d := f.unsureLost; d.n > 0 {
+			p.step(&message{kind: msgNote, link: l, now: p.now, ahead: p.ahead, from: d.from, at: d.to,
+				text: fmt.Sprintf("standing by, %d items found no room and the owner may not have delivered them", d.n)})
+		}
+	}
 	for l, d := range f.held.dropped {
 		p.step(&message{kind: msgNote, link: l, now: p.now, ahead: p.ahead, from: d.from, at: d.to,
 			text: fmt.Sprintf("standing by, %d events found no room and the owner had not taken them", d.n)})
@@ -298,6 +329,14 @@ func (p *loop) takeLinks(f *follower) {
 // then nothing is left for the next owner to find out. When it was lost, what was not published is left to the next
 // owner, who has read the same.
 func (r *Router) StandDown(ctx context.Context, planned bool) error {
+	switch now := r.current.Load(); { // the loop may wait for the journal, which waits for sinks, which wait for a lease
+	case now == nil:
+		return nil
+	case planned:
+		defer context.AfterFunc(ctx, now.cancel)()
+	default:
+		now.cancel()
+	}
 	var s *stint
 	if err := r.do(context.WithoutCancel(ctx), func() { s = r.loop.pause() }); err != nil || s == nil {
 		return err
@@ -309,7 +348,7 @@ func (r *Router) StandDown(ctx context.Context, planned bool) error {
 	s.cancel()
 	r.keeper.runs.Wait()
 	s.stages.Wait()
-	return r.do(context.WithoutCancel(ctx), func() { r.loop.standDown(s, planned && err == nil) })
+	return errors.Join(err, r.do(context.WithoutCancel(ctx), func() { r.loop.standDown(s, planned && err == nil) }))
 }
 
 // pause holds back what comes from the links, and returns the stint that is to end.
@@ -365,7 +404,7 @@ func (p *loop) standDown(s *stint, clean bool) {
 	for _, w := range p.r.sinks {
 		w.letGo()
 	}
-	p.inputs, p.items, p.unlogged = nil, nil, nil
+	p.inputs, p.items, p.unlogged, p.unloggedBytes, p.tooMany = nil, nil, nil, 0, forgotten{}
 	f.own, f.restarted, f.need = false, false, false
 	f.state = max(f.state, s.x.state)
 	f.next.Store(max(s.x.next.Load(), f.next.Load()))
@@ -384,11 +423,44 @@ func (p *loop) remember(in inputs) {
 		return
 	}
 	logged := p.r.stint.x.logged.Load()
-	for len(p.unlogged) > 0 && (p.unlogged[0].turn <= logged || len(p.unlogged) > maxUnlogged) {
-		p.unlogged[0] = inputs{}
-		p.unlogged = p.unlogged[1:]
+	for len(p.unlogged) > 0 && p.unlogged[0].turn <= logged {
+		p.forgetUnlogged()
+	}
+	in.msgs = slices.Clone(in.msgs)
+	for i := range in.msgs {
+		if m := &in.msgs[i]; m.link != nil && !m.link.raw {
+			m.raw = nil
+		}
 	}
 	p.unlogged = append(p.unlogged, in)
+	for p.unloggedBytes += in.size(); p.unloggedBytes > maxUnlogged && len(p.unlogged) > 1; {
+		p.tooMany.add(&p.unlogged[0])
+		p.forgetUnlogged()
+	}
+}
+
+// forgotten is what was not remembered for want of room.
+type forgotten struct {
+	turn uint64 // the last
+	by   map[*link]*drop
+}
+
+func (f *forgotten) add(in *inputs) {
+	f.turn = in.turn
+	if f.by == nil {
+		f.by = map[*link]*drop{}
+	}
+	for i := range in.msgs {
+		if m := &in.msgs[i]; m.kind == msgFrame {
+			missed(f.by, m)
+		}
+	}
+}
+
+func (p *loop) forgetUnlogged() {
+	p.unloggedBytes -= p.unlogged[0].size()
+	p.unlogged[0] = inputs{}
+	p.unlogged = p.unlogged[1:]
 }
 
 // holdAgain holds what was taken in turns after logged, as if it had come while another node owned the links: before what
@@ -397,6 +469,9 @@ func (p *loop) remember(in inputs) {
 func (p *loop) holdAgain(logged uint64) {
 	h, now := p.r.follower.held, time.Now()
 	later := h.take()
+	if p.tooMany.turn > logged {
+		h.dropped = p.tooMany.by
+	}
 	for _, in := range p.unlogged {
 		for i := range in.msgs {
 			switch m := &in.msgs[i]; {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"reflect"
 	"slices"
 	"sync"
@@ -116,6 +117,7 @@ type node struct {
 	pen    *pen
 	owner  atomic.Bool
 	hung   atomic.Bool
+	fenced atomic.Bool
 	frames chan core.Frame
 	stop   func() error
 	j      *journal.Journal
@@ -123,6 +125,10 @@ type node struct {
 
 // newNode starts a node whose one link sends what is put into frames. store is the sink that all nodes share.
 func newNode(t *testing.T, name, dir string, log *memoryLog, store *resumer) *node {
+	return newNodeWith(t, name, dir, log, store, journal.Options{})
+}
+
+func newNodeWith(t *testing.T, name, dir string, log *memoryLog, store *resumer, opts journal.Options) *node {
 	n := &node{pen: &pen{resumer: store, log: log}, frames: make(chan core.Frame, 1000)}
 	session := func(ctx context.Context, out core.Emitter) error {
 		err := out.Up(core.Instance{Kind: "asterisk", ID: "aa:bb", Shared: true})
@@ -137,10 +143,10 @@ func newNode(t *testing.T, name, dir string, log *memoryLog, store *resumer) *no
 		return err
 	}
 	a := sessions(session, session)
-	j, found := openJournal(t, dir, journal.Options{})
+	j, found := openJournal(t, dir, opts)
 	o := kept(j, found)
 	o.Links, o.Sinks, o.DrainTimeout = pbx(a), []NamedSink{{Name: "m", Sink: n.pen}}, time.Second
-	o.Cluster = &Cluster{Node: name, Log: n.pen, Owner: n.owner.Load, HungAfter: 300 * time.Millisecond, Hung: func(string) { n.hung.Store(true) }}
+	o.Cluster = &Cluster{Node: name, Log: n.pen, Owner: n.owner.Load, HungAfter: 300 * time.Millisecond, Hung: func(string) { n.hung.Store(true) }, Fenced: func(error) { n.fenced.Store(true) }}
 	n.Router, n.stop = start(t, o)
 	n.j = j
 	return n
@@ -395,10 +401,10 @@ func TestHeldBeforeOwner(t *testing.T) {
 		m := at(l, nth)
 		m.at = call.At(now.Add(after))
 		h.hold(m, now)
-		h.before(l, call.At(now), now)
+		h.before(l, now)
 		h.hold(m, now)
-		if want := 2 * nth; h.n != want { // read before the owner began to listen, and held after
-			t.Errorf("received %s after: %d held, want %d", after, h.n, want)
+		if h.n != nth { // read before the owner began to listen, and held after
+			t.Errorf("received %s after: %d held, want %d", after, h.n, nth)
 		}
 		h.take()
 	}
@@ -573,4 +579,145 @@ func TestNoSignOfLifeAfterARestart(t *testing.T) {
 	b := newNode(t, "a", dir, log, store)
 	eventually(t, "a doubt", b.hung.Load)
 	b.end(t)
+}
+
+// A node whose journal is full, because nothing gets through, loses the links: it stands down all the same.
+func TestStandDownWithAFullJournal(t *testing.T) {
+	for _, planned := range []bool{false, true} {
+		t.Run(fmt.Sprint("planned ", planned), func(t *testing.T) {
+			log, store := newMemoryLog(), &resumer{}
+			a := newNodeWith(t, "a", t.TempDir(), log, store, journal.Options{MaxBytes: 1 << 20, SegmentBytes: 256 << 10})
+			<-a.Joined()
+			a.takeOver(t, 1)
+			eventually(t, "the link", func() bool { return len(store.on(core.StreamSources)) == 2 })
+			a.pen.away.Store(true)
+			stop := make(chan struct{})
+			go func() {
+				for i := 0; ; i++ {
+					for _, f := range talk(i, fmt.Sprint("c", i)) {
+						select {
+						case a.frames <- f:
+						case <-stop:
+							return
+						}
+					}
+				}
+			}()
+			eventually(t, "a full journal, and nothing moves", func() bool { return a.Status().Journal.Full && a.Status().Queue >= 8192 })
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			a.owner.Store(planned)
+			done := make(chan error, 1)
+			go func() { done <- a.StandDown(ctx, planned) }()
+			select {
+			case err := <-done:
+				if (err != nil) != planned {
+					t.Error(err)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatal("it does not stand down")
+			}
+			close(stop)
+			a.owner.Store(false)
+			a.end(t)
+		})
+	}
+}
+
+// A node that was alone with a journal becomes the first of a cluster: the log begins with its state.
+func TestFirstOfACluster(t *testing.T) {
+	dir, store := t.TempDir(), &resumer{}
+	frames := talk(0, "a")
+	alone := newNode(t, "a", dir, newMemoryLog(), store)
+	<-alone.Joined()
+	alone.takeOver(t, 1)
+	for _, f := range frames[:4] {
+		alone.frames <- f
+	}
+	eventually(t, "what it heard", func() bool { return alone.Status().Links[0].Received == 5 && alone.Status().Queue == 0 })
+	alone.end(t)
+
+	log := newMemoryLog() // as if it had had none
+	must(t, os.RemoveAll(dir+"/cursors.0"), os.RemoveAll(dir+"/cursors.1"))
+	a := newNode(t, "a", dir, log, store)
+	<-a.Joined()
+	a.takeOver(t, 1)
+	eventually(t, "a checkpoint in the log, behind the first turn", func() bool {
+		log.mu.Lock()
+		defer log.mu.Unlock()
+		if len(log.entries) < 2 {
+			return false
+		}
+		got, err := readEntry(log.entries[1].Data)
+		return err == nil && got.kind == entryState
+	})
+	b := newNode(t, "b", t.TempDir(), log, store)
+	<-b.Joined()
+	eventually(t, "the state", func() bool { return b.Status().Cluster.Synced && b.Status().Cluster.Turn == a.Status().Cluster.Turn })
+	a.end(t)
+	b.end(t)
+}
+
+// A node that another shut out says so, for who decides to give the links to somebody who is not.
+func TestFencedIsTold(t *testing.T) {
+	log, store := newMemoryLog(), &resumer{}
+	a := newNode(t, "a", t.TempDir(), log, store)
+	<-a.Joined()
+	a.takeOver(t, 1)
+	eventually(t, "the link", func() bool { return a.Status().Ready })
+	log.mu.Lock()
+	log.epoch++
+	log.mu.Unlock()
+	eventually(t, "word of it", a.fenced.Load)
+	eventually(t, "that it is not ready", func() bool { return !a.Status().Ready })
+	a.lose(t)
+	a.end(t)
+}
+
+// The log lacks turns, which the journal had dropped: a standby waits for a checkpoint behind the hole, and does not read what
+// lies before it again and again.
+func TestHoleInTheLog(t *testing.T) {
+	log, store := newMemoryLog(), &resumer{}
+	a := newNode(t, "a", t.TempDir(), log, store)
+	<-a.Joined()
+	a.takeOver(t, 1)
+	b := newNode(t, "b", t.TempDir(), log, store)
+	<-b.Joined()
+	eventually(t, "the link", func() bool { return len(store.on(core.StreamSources)) == 2 })
+	must(t, a.do(t.Context(), func() { a.loop.nth += 10 }))
+	for _, f := range talk(0, "a")[:4] {
+		a.frames <- f
+	}
+	eventually(t, "the hole", func() bool { return !b.Status().Cluster.Synced })
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	must(t, b.readToEnd(ctx)) // it gets to the end without
+	a.keeper.wantState.Store(true)
+	eventually(t, "the state", func() bool { return b.Status().Cluster.Synced && b.Status().ActiveCalls == a.Status().ActiveCalls })
+	a.end(t)
+	b.end(t)
+}
+
+// The topic of the log is made anew while nodes run: a standby begins with it anew.
+func TestLogMadeAnew(t *testing.T) {
+	log, store := newMemoryLog(), &resumer{}
+	a := newNode(t, "a", t.TempDir(), log, store)
+	<-a.Joined()
+	a.takeOver(t, 1)
+	b := newNode(t, "b", t.TempDir(), log, store)
+	<-b.Joined()
+	frames := talk(0, "a")
+	both(a, b, frames[:4])
+	eventually(t, "the call", func() bool { return b.Status().ActiveCalls == 1 && b.Status().Cluster.Held == 0 })
+	log.mu.Lock()
+	log.entries = nil
+	log.mu.Unlock()
+	both(a, b, frames[4:])
+	eventually(t, "the state, and that nothing is held", func() bool {
+		s := b.Status()
+		return s.Cluster.Synced && s.ActiveCalls == 0 && s.Cluster.Held == 0
+	})
+	a.end(t)
+	b.end(t)
+	wholeCalls(t, store.items)
 }

@@ -32,33 +32,37 @@ type follower struct {
 	owned   chan struct{} // closed once there is an owner, this node or another
 	joined  chan struct{} // closed when the owner's state was reached for the first time
 	reached reach
-	live    atomic.Int64  // unix nanoseconds when the log was last read to its end
-	turn    atomic.Uint64 // of the core loop
-	holds   atomic.Int64  // observations held
+	live    atomic.Int64           // unix nanoseconds when the log was last read to its end
+	turn    atomic.Uint64          // of the core loop
+	holds   atomic.Int64           // observations held
+	blind   atomic.Bool            // the loop has not the owner's state
+	writer  atomic.Pointer[string] // the node that wrote the latest turn or sign of life
 
 	unproven atomic.Pointer[[]string] // links that would be taken over with a gap
 
 	// Of the core loop.
-	need      bool      // the state is not the log's
-	own       bool      // the local journal goes on where the log ends
-	restarted bool      // the state is as the journal has it
-	blank     []byte    // the state of a loop that has seen nothing
-	pieces    []byte    // of a checkpoint being read
-	piece     uint64    // the next
-	at        int64     // offset where it begins
-	state     int64     // offset of the latest checkpoint, -1: none
-	last      entry     // the latest turn or sign of life, without its data
-	heard     time.Time // when it came
-	alive     time.Time // when the latest came that the owner had written just then
-	unsure    []unsure  // turns that were followed and may not have been delivered
-	held      *held
-	toldTo    int64     // offset up to which held knows what the owner told
-	doubted   time.Time // when the owner was last said to hang
+	need       bool      // the state is not the log's
+	own        bool      // the local journal goes on where the log ends
+	restarted  bool      // the state is as the journal has it
+	blank      []byte    // the state of a loop that has seen nothing
+	pieces     []byte    // of a checkpoint being read
+	piece      uint64    // the next
+	at         int64     // offset where it begins
+	state      int64     // offset of the latest checkpoint, -1: none
+	last       entry     // the latest turn or sign of life, without its data
+	heard      time.Time // when it came
+	alive      time.Time // when the latest came that the owner had written just then
+	unsure     unsures   // turns that were followed and may not have been delivered
+	unsureLost drop      // likewise, for want of room
+	held       *held
+	toldTo     int64     // offset up to which held knows what the owner told
+	hole       int64     // offset of the latest turn that did not follow: a checkpoint before it leads there again
+	doubted    time.Time // when the owner was last said to hang
 }
 
 func newFollower(r *Router, c *Cluster) *follower {
 	return &follower{r: r, c: c, pages: make(chan page), rejoin: make(chan struct{}, 1), resume: make(chan struct{}, 1),
-		joined: make(chan struct{}), owned: make(chan struct{}), state: -1, restarted: true, toldTo: -1, held: newHeld(), heard: time.Now()}
+		joined: make(chan struct{}), owned: make(chan struct{}), state: -1, restarted: true, toldTo: -1, hole: -1, held: newHeld(), heard: time.Now()}
 }
 
 // reach is how far into the log the loop has taken all since it last had to find its state anew.
@@ -128,6 +132,9 @@ func (f *follower) read(ctx context.Context) {
 		f.trouble(ctx, err)
 		return
 	}
+	if got.Next < next && !f.anew(ctx) { // the log was made anew
+		return
+	}
 	if len(got.Entries) > 0 && !f.give(ctx, page{got.Entries, f.isJoined()}) {
 		return
 	}
@@ -139,6 +146,15 @@ func (f *follower) read(ctx context.Context) {
 		f.live.Store(time.Now().UnixNano())
 		f.once.Do(func() { close(f.joined) })
 	}
+}
+
+// anew forgets where things were in a log that is no more. It reports whether to go on.
+func (f *follower) anew(ctx context.Context) bool {
+	f.r.log.Warn("cluster: the log is shorter than it was: it was made anew")
+	return f.r.do(ctx, func() {
+		f.toldTo, f.hole, f.state = -1, -1, -1
+		f.r.loop.lose(f)
+	}) == nil
 }
 
 func (f *follower) trouble(ctx context.Context, err error) {
@@ -223,7 +239,7 @@ func (f *follower) tail(ctx context.Context, end int64) (last *entry, err error)
 // begin decides, on the core loop, what the state rests on.
 func (f *follower) begin(last *entry, end int64) (next int64) {
 	p := f.r.loop
-	f.pieces, f.unsure = nil, nil
+	f.pieces, f.unsure = nil, unsures{}
 	switch {
 	case last == nil:
 		f.own, f.need = f.restarted, !f.restarted
@@ -231,12 +247,12 @@ func (f *follower) begin(last *entry, end int64) (next int64) {
 	case f.restarted && last.node == f.c.Node && last.gen == p.gen && last.turn <= p.nth:
 		f.own, f.need, f.state, f.last = true, false, last.state, *last
 		return end
-	case last.state >= 0:
-		f.own, f.need = false, true
-		return last.state
 	}
 	f.own, f.need = false, true
-	return 0
+	if f.hole >= 0 && last.state <= f.hole { // a newer one is to come
+		return f.hole + 1
+	}
+	return max(0, last.state)
 }
 
 // isOwned lets the links begin.
@@ -285,8 +301,9 @@ func (p *loop) followOne(f *follower, e *entry, offset int64, fresh bool) {
 		p.followTurn(f, e, offset)
 	}
 	f.state = max(f.state, e.state)
-	for len(f.unsure) > 0 && f.unsure[0].turn <= e.delivered {
-		f.unsure = f.unsure[1:]
+	f.unsure.delivered(e.delivered)
+	if f.last.node != e.node {
+		f.writer.Store(&e.node)
 	}
 	e.data = nil
 	f.last = *e
@@ -308,7 +325,7 @@ func (p *loop) followTurn(f *follower, e *entry, offset int64) {
 			f.held.told(m, f.heard)
 		}
 		if m.kind == msgUp && news {
-			f.held.before(m.link, m.at, f.heard)
+			f.held.before(m.link, f.heard)
 			m.link.begunAnew(f.heard)
 		}
 	}
@@ -321,11 +338,12 @@ func (p *loop) followTurn(f *follower, e *entry, offset int64) {
 	}
 	if in.turn != p.nth+1 {
 		p.r.log.Warn("cluster: the log goes on with another turn than expected: starting from a checkpoint", "turn", in.turn, "expected", p.nth+1)
+		f.hole = offset
 		p.lose(f)
 		return
 	}
 	p.repeat(&in)
-	f.unsure = append(f.unsure, unsure{in.turn, p.items})
+	f.unsure.add(in.turn, p.items, p.now)
 	p.items = nil
 }
 
@@ -378,7 +396,8 @@ func (p *loop) adopt(f *follower, raw []byte) error {
 	if err := p.restoreState(s.state); err != nil {
 		return err
 	}
-	p.gen, f.unsure, f.need = s.gen, s.turns, false
+	p.gen, f.need = s.gen, false
+	f.unsure.set(s.turns)
 	p.r.log.Info("cluster: the owner's state is here", "turn", p.nth, "active_calls", p.tracker.Active())
 	return nil
 }

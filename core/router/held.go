@@ -101,15 +101,19 @@ func (h *held) forget(k seenKey) {
 
 // drop gives up the oldest.
 func (h *held) drop() {
-	m := &h.all[0].frame
-	d := h.dropped[m.link]
+	missed(h.dropped, &h.all[0].frame)
+	h.remove(h.all[0])
+}
+
+// missed counts what a message tells, for which there is no room.
+func missed(by map[*link]*drop, m *message) {
+	d := by[m.link]
 	if d == nil {
 		d = &drop{from: m.at}
-		h.dropped[m.link] = d
+		by[m.link] = d
 	}
-	d.n++
+	d.n += max(1, len(m.obs))
 	d.to = m.at
-	h.remove(h.all[0])
 }
 
 // remove takes x, the first of its key, out, and what is gone at the front with it.
@@ -125,6 +129,9 @@ func (h *held) remove(x *heldObservation) {
 	for len(h.all) > 0 && h.all[0].gone {
 		h.all[0] = nil
 		h.all = h.all[1:]
+	}
+	if len(h.all) > 2*h.n+1024 { // one that nobody tells of holds up the front
+		h.all = slices.DeleteFunc(slices.Clone(h.all), func(x *heldObservation) bool { return x.gone })
 	}
 }
 
@@ -162,11 +169,11 @@ func keyOf(l *link, o *call.Observation) (k seenKey, ok bool) {
 func (h *held) meet(l *link, o *call.Observation, since time.Time, x *heldObservation) {
 	by := l.toldBy.at(o)
 	if by.IsZero() {
-		for _, y := range slices.Clone(h.all) {
-			if y == x {
+		for _, y := range h.all {
+			if y == x && x != nil {
 				break
 			}
-			if !y.gone && y.frame.link == l && l.toldBy.at(&y.frame.obs[0]) == by {
+			if y != nil && !y.gone && y.frame.link == l && l.toldBy.at(&y.frame.obs[0]) == by {
 				h.remove(y)
 			}
 		}
@@ -208,12 +215,12 @@ func (h *held) expire(told []seenAt, now time.Time) []seenAt {
 	return told
 }
 
-// before gives up what was received on l up to a moment: the owner's snapshot says what came of it. now is when this node
-// knows: what it had read by then, and comes to be held later, is given up as well.
-func (h *held) before(l *link, at call.Time, now time.Time) {
+// before gives up what was received on l up to now, when this node knows that the owner listens anew: the owner's snapshot
+// says what came of it, or the owner tells of it. What was read by now and comes to be held later is given up as well.
+func (h *held) before(l *link, now time.Time) {
 	l.begunAt = call.At(now)
-	for _, x := range slices.Clone(h.all) {
-		if !x.gone && x.frame.link == l && x.frame.at <= at {
+	for _, x := range h.all {
+		if x != nil && !x.gone && x.frame.link == l {
 			h.remove(x)
 		}
 	}
@@ -223,12 +230,15 @@ func (h *held) before(l *link, at call.Time, now time.Time) {
 // owner has told of what came here clearly later by the same connection, it has made nothing of this one, and so does this
 // node.
 func (h *held) overdue(now time.Time, after time.Duration) *heldObservation {
-	for _, x := range slices.Clone(h.all) {
+	for _, x := range h.all {
+		if x == nil || x.gone {
+			continue
+		}
 		l := x.frame.link
 		switch {
 		case now.Sub(x.since) <= after:
 			return nil
-		case x.gone || !l.state.up:
+		case !l.state.up:
 		case l.toldBy.at(&x.frame.obs[0]).Sub(x.since) > passedBy:
 			h.remove(x)
 		default:

@@ -15,6 +15,13 @@ type inputs struct {
 	msgs []message
 }
 
+func (in *inputs) size() (n int) {
+	for i := range in.msgs {
+		n += in.msgs[i].size()
+	}
+	return n
+}
+
 const (
 	inputsName    = "T"
 	inputsVersion = 1

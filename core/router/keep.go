@@ -40,10 +40,7 @@ type turn struct {
 }
 
 func (t *turn) size() int {
-	n := len(t.state)
-	for i := range t.inputs.msgs {
-		n += t.inputs.msgs[i].size()
-	}
+	n := len(t.state) + t.inputs.size()
 	for i := range t.items {
 		n += itemSize(&t.items[i])
 	}

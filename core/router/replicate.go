@@ -86,6 +86,7 @@ type replica struct {
 	items []core.Item
 	state []byte
 	seq   uint64 // its last record
+	bare  bool   // it has items, which are not here
 }
 
 func (t *replica) size() int {
@@ -109,16 +110,26 @@ type replicator struct {
 	next     atomic.Int64  // offset behind the latest entry of this stint
 	logged   atomic.Uint64 // the latest turn that is in the log for sure
 
+	sentAt atomic.Int64 // unix nanoseconds of the latest append
+	late   lateState    // of a turn that is to be read from the journal; guarded by lag.mu
+
 	first uint64 // turn of the stint: it holds what of those before may not have been delivered
 	floor uint64 // the turn up to which all was delivered before it
 
 	// Of run.
-	turn    uint64 // the latest in the log
-	state   int64  // offset of the latest checkpoint
-	sent    time.Time
+	turn    uint64    // the latest in the log
+	state   int64     // offset of the latest checkpoint
 	window  []replica // turns in the log of which not all is delivered, as far as that is known; without data
 	items   int       // in window
+	bare    int       // turns in window whose items found no room there
 	pending []byte    // the checkpoint of the latest turn
+	owing   bool      // one was left out, since too much was on its way
+}
+
+// lateState is a checkpoint of the loop, and of which turn.
+type lateState struct {
+	turn  uint64
+	state []byte
 }
 
 func newReplicator(r *Router, c *Cluster, gen uint64) (*replicator, error) {
@@ -135,10 +146,16 @@ func (x *replicator) feed(t *turn, data []byte, seq uint64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.tail = seq
+	if g.behind && t.state != nil {
+		x.late = lateState{t.inputs.turn, t.state}
+	}
 	if !g.behind && !x.q.offerAll([]replica{{turn: t.inputs.turn, data: bytes.Clone(data), items: t.items, state: t.state, seq: seq}}) {
 		g.behind, g.next = true, seq
 		if len(t.items) > 0 {
 			g.next-- // the inputs are the record before
+		}
+		if t.state != nil {
+			x.late = lateState{t.inputs.turn, t.state}
 		}
 	}
 	signal(x.q.readable)
@@ -152,7 +169,7 @@ func (x *replicator) run(ctx context.Context) {
 		batch, open := x.q.take(nil, takeFrames, takeBytes)
 		switch {
 		case len(batch) > 0:
-			x.publish(ctx, batch)
+			x.publish(ctx, batch, func(w *writer, t *replica) { w.feed(t.items, t.seq) })
 			continue
 		case x.lag.isBehind():
 			x.catchUp(ctx)
@@ -165,7 +182,7 @@ func (x *replicator) run(ctx context.Context) {
 		select {
 		case <-x.q.readable:
 		case <-alive.C:
-			if time.Since(x.sent) >= aliveEvery {
+			if time.Since(x.sent()) >= aliveEvery {
 				x.append(ctx, []entry{{kind: entryAlive}})
 			}
 		case <-ctx.Done():
@@ -173,15 +190,18 @@ func (x *replicator) run(ctx context.Context) {
 	}
 }
 
-// publish appends the inputs of batch to the log and then gives the sinks what was made of them. A checkpoint stands
-// directly behind its turn.
-func (x *replicator) publish(ctx context.Context, batch []replica) {
+func (x *replicator) sent() time.Time { return time.Unix(0, x.sentAt.Load()) }
+
+// publish appends the inputs of batch to the log and then gives the sinks what was made of them, or lets them read it. A
+// checkpoint stands directly behind its turn.
+func (x *replicator) publish(ctx context.Context, batch []replica, give func(*writer, *replica)) {
+	x.askAgain()
 	for len(batch) > 0 {
 		n := slices.IndexFunc(batch, func(t replica) bool { return t.state != nil }) + 1
 		if n == 0 {
 			n = len(batch)
 		}
-		if !x.publishTogether(ctx, batch[:n]) {
+		if !x.publishTogether(ctx, batch[:n], give) {
 			return
 		}
 		x.checkpoint(ctx)
@@ -189,13 +209,13 @@ func (x *replicator) publish(ctx context.Context, batch []replica) {
 	}
 }
 
-func (x *replicator) publishTogether(ctx context.Context, batch []replica) bool {
+func (x *replicator) publishTogether(ctx context.Context, batch []replica, give func(*writer, *replica)) bool {
 	if _, ok := x.append(ctx, turnEntries(batch)); !ok {
 		return false
 	}
 	x.logged.Store(x.turn)
 	for i := range batch {
-		x.passOn(&batch[i], func(w *writer) { w.feed(batch[i].items, batch[i].seq) })
+		x.passOn(&batch[i], give)
 	}
 	return true
 }
@@ -209,15 +229,19 @@ func turnEntries(batch []replica) []entry {
 }
 
 // passOn lets every sink have a turn that is in the log.
-func (x *replicator) passOn(t *replica, give func(*writer)) {
+func (x *replicator) passOn(t *replica, give func(*writer, *replica)) {
 	for _, w := range x.r.sinks {
-		give(w)
+		give(w, t)
 	}
 	x.lag.cursor.Advance(t.seq)
 	if t.state != nil {
 		x.pending = t.state
 	}
 	t.data, t.state = nil, nil
+	if x.items+len(t.items) > stateItems && len(t.items) > 0 {
+		t.items, t.bare = nil, true // no checkpoint is written before all this is delivered
+		x.bare++
+	}
 	x.window = append(x.window, *t)
 	x.items += len(t.items)
 }
@@ -232,8 +256,12 @@ func (x *replicator) append(ctx context.Context, entries []entry) (first int64, 
 			if first < 0 {
 				first = offsets[0]
 			}
-			x.next.Store(offsets[n-1] + 1)
-			raw, x.sent = raw[n:], time.Now()
+			if x.next.Swap(offsets[n-1]+1) > offsets[0] { // the log was made anew: it has no checkpoint
+				x.state = -1
+				x.r.keeper.wantState.Store(true)
+			}
+			raw = raw[n:]
+			x.sentAt.Store(time.Now().UnixNano())
 		}
 		switch {
 		case err == nil:
@@ -241,6 +269,7 @@ func (x *replicator) append(ctx context.Context, entries []entry) (first int64, 
 		case errors.Is(err, core.ErrFenced):
 			x.fenced.Store(true)
 			x.r.log.Error("cluster: another node has taken over; publishing nothing more", "error", err)
+			x.c.Fenced(err)
 			<-ctx.Done()
 		case ctx.Err() == nil:
 			x.r.log.Warn("cluster: writing to the log: trying again", "error", err)
@@ -269,6 +298,10 @@ func (x *replicator) delivered() uint64 {
 	}
 	for len(x.window) > 0 && x.window[0].seq <= low {
 		x.items -= len(x.window[0].items)
+		if x.window[0].bare {
+			x.bare--
+		}
+		x.window[0] = replica{}
 		x.window = x.window[1:]
 	}
 	turn := x.turn
@@ -290,15 +323,24 @@ func (x *replicator) checkpoint(ctx context.Context) {
 	state := savedTurns{state: x.pending, gen: x.gen}
 	x.pending = nil
 	x.delivered()
-	if x.items > stateItems {
-		x.r.keeper.wantState.Store(true)
+	if x.bare > 0 {
+		x.owing = true
 		return
 	}
+	x.owing = false
 	for _, t := range x.window {
 		state.turns = append(state.turns, unsure{t.turn, t.items})
 	}
 	if first, ok := x.append(ctx, pieces(state.bytes())); ok {
 		x.state = first
+	}
+}
+
+// askAgain asks for a checkpoint in place of one that was left out, once there is room for it.
+func (x *replicator) askAgain() {
+	if x.delivered(); x.owing && x.bare == 0 {
+		x.owing = false
+		x.r.keeper.wantState.Store(true)
 	}
 }
 
@@ -327,33 +369,24 @@ func (x *replicator) catchUp(ctx context.Context) {
 			x.r.log.Error("cluster: reading the journal", "error", err)
 			return
 		}
-		if len(batch) > 0 {
-			x.publishRead(ctx, batch)
-		}
+		x.publish(ctx, batch, func(w *writer, t *replica) { w.readTo(t.seq) })
 		if ctx.Err() == nil && x.lag.caughtUp(next) {
 			return
 		}
 	}
 }
 
-// publishRead appends turns that were read from the journal. The sinks read from there what was made of them.
-func (x *replicator) publishRead(ctx context.Context, batch []replica) {
-	if _, ok := x.append(ctx, turnEntries(batch)); !ok {
-		return
-	}
-	x.logged.Store(x.turn)
-	for i := range batch {
-		x.passOn(&batch[i], func(w *writer) { w.readTo(batch[i].seq) })
-	}
-}
-
-// read takes turns from the journal up to its tail, some at a time. A turn's last record is that of its items.
+// read takes turns from the journal up to its tail, some at a time. A turn's last record is that of its items: the last turn
+// is taken whole.
 func (x *replicator) read(rd *journal.Reader, next *uint64) (batch []replica, err error) {
-	for tail := x.lag.upTo(); *next <= tail && len(batch) < takeFrames; {
+	half := false
+	for tail := x.lag.upTo(); *next <= tail && (len(batch) < takeFrames || half && len(batch) < 4*takeFrames); {
 		rec, err := rd.Next()
+		half = rec.Kind == RecordInputs
 		switch {
 		case passedOver(err):
 			x.r.log.Error("cluster: records of the journal cannot be published", "error", err)
+			x.r.keeper.wantState.Store(true) // nobody gets past the hole without a checkpoint behind it
 			*next = rd.Seq()
 			continue
 		case err == io.EOF:
@@ -374,10 +407,20 @@ func (x *replicator) read(rd *journal.Reader, next *uint64) (batch []replica, er
 				x.r.log.Error("cluster: a turn of the journal cannot be published", "record", rec.Seq, "error", err)
 				continue
 			}
-			batch = append(batch, replica{turn: in.turn, data: rec.Data, seq: rec.Seq})
+			batch = append(batch, replica{turn: in.turn, data: rec.Data, seq: rec.Seq, state: x.takeLate(in.turn)})
 		}
 	}
 	return batch, nil
+}
+
+// takeLate returns the checkpoint of a turn that had no room in memory, if it had one.
+func (x *replicator) takeLate(turn uint64) (state []byte) {
+	x.lag.mu.Lock()
+	defer x.lag.mu.Unlock()
+	if x.late.turn == turn {
+		state, x.late.state = x.late.state, nil
+	}
+	return state
 }
 
 // readTo lets the sink read from the journal up to record seq.
@@ -390,12 +433,6 @@ func (w *writer) readTo(seq uint64) {
 	}
 	g.tail = seq
 	signal(w.q.readable)
-}
-
-// unsure is a turn's items that may or may not have been delivered.
-type unsure struct {
-	turn  uint64
-	items []core.Item
 }
 
 // savedTurns is a checkpoint in the cluster's log.

@@ -122,8 +122,9 @@ type Router struct {
 	keeper   *keeper   // nil without a journal
 	follower *follower // nil without a cluster
 	pauses   pauses
-	stint    *stint          // of the core loop: the present one, or the last
-	hard     context.Context // ends when the drain has run out of time
+	current  atomic.Pointer[stint] // the same, for others than the loop
+	stint    *stint                // of the core loop: the present one, or the last
+	hard     context.Context       // ends when the drain has run out of time
 	links    []*link
 	sinks    []*writer
 

@@ -36,7 +36,8 @@ type ClusterStatus struct {
 	Owner  bool   `json:"owner"`  // of the links, and allowed to publish
 	Turn   uint64 `json:"turn"`   // of the core loop, the latest that this node knows
 	Held   int    `json:"held"`   // observations that the owner has not told of, on a standby
-	Synced bool   `json:"synced"` // the cluster's log was read to its end within the last seconds, on a standby
+	Synced bool   `json:"synced"` // the cluster's log was read to its end within the last seconds, on a standby that has the owner's state
+	Logged bool   `json:"logged"` // the cluster's log has taken something from this node within the last seconds, on an owner
 
 	// Unproven are links of which it is not proved that this standby hears all that the owner does: a takeover now would
 	// ask their switches for a snapshot, and publish a gap.
@@ -103,7 +104,7 @@ func (r *Router) Status() Status {
 	}
 	if r.follower != nil {
 		s.Cluster = r.follower.status()
-		s.Ready = s.Ready && (s.Cluster.Owner || s.Cluster.Synced)
+		s.Ready = s.Ready && (s.Cluster.Owner && s.Cluster.Logged || !s.Cluster.Owner && s.Cluster.Synced)
 	}
 	return s
 }
@@ -120,7 +121,10 @@ func (k *keeper) status() *JournalStatus {
 
 func (f *follower) status() *ClusterStatus {
 	s := &ClusterStatus{Node: f.c.Node, Owner: f.c.Owner(), Turn: f.turn.Load(), Held: int(f.holds.Load()),
-		Synced: time.Since(time.Unix(0, f.live.Load())) < staleRead}
+		Synced: time.Since(time.Unix(0, f.live.Load())) < staleRead && !f.blind.Load()}
+	if now := f.r.current.Load(); now != nil {
+		s.Logged = time.Since(now.x.sent()) < staleLog
+	}
 	if unproven := f.unproven.Load(); unproven != nil && !s.Owner {
 		s.Unproven = *unproven
 	}

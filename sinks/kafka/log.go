@@ -152,6 +152,10 @@ func (l *Log) prepare(ctx context.Context) error {
 		return core.Permanent(fmt.Errorf("it has cleanup.policy=%s, which would take entries out: set it to delete", p))
 	}
 	if n, err := strconv.Atoi(settings[l.cfg.Topic][configMaxMessage]); err == nil {
+		if n < l.cfg.MaxEntry {
+			cl.log.Warn("the topic takes smaller entries than may be written: raise its max.message.bytes", "topic", l.cfg.Topic,
+				"max.message.bytes", n, "want", l.cfg.MaxEntry+batchOverhead)
+		}
 		l.cfg.MaxEntry = min(l.cfg.MaxEntry, max(n-batchOverhead, n/2))
 	}
 	return nil
