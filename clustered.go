@@ -118,7 +118,7 @@ func (x *clustered) run(ctx context.Context, r *router.Router) {
 
 // Acquire takes the switches over.
 func (x *clustered) Acquire(ctx context.Context, t cluster.Takeover) error {
-	return x.router.TakeOver(ctx, uint64(t.Generation))
+	return x.router.TakeOver(ctx, uint64(t.Generation), t.Previous.Node)
 }
 
 // Release hands them over.

@@ -73,10 +73,10 @@ func (r *Router) LogWriter() string {
 // Joined is closed once this standby has read the cluster's log to its end, and may take over.
 func (r *Router) Joined() <-chan struct{} { return r.follower.joined }
 
-// TakeOver makes this node the owner, in the cluster's generation gen: the one before is shut out at every sink and at the
-// log, what it published is read to the end, and what it took and did not publish follows from here. It returns once
-// this node goes on by itself; ctx ends it.
-func (r *Router) TakeOver(ctx context.Context, gen uint64) error {
+// TakeOver makes this node the owner, in the cluster's generation gen: the one before, by the name of its node where that is
+// known, is shut out at every sink and at the log, what it published is read to the end, and what it took and did not publish
+// follows from here. It returns once this node goes on by itself; ctx ends it.
+func (r *Router) TakeOver(ctx context.Context, gen uint64, before string) error {
 	select {
 	case <-r.follower.joined:
 	case <-ctx.Done():
@@ -89,7 +89,7 @@ func (r *Router) TakeOver(ctx context.Context, gen uint64) error {
 		return fmt.Errorf("taking over: reading the log to its end: %w", err)
 	}
 	var err error
-	if done := r.do(ctx, func() { err = r.loop.takeOver(gen) }); done != nil {
+	if done := r.do(ctx, func() { err = r.loop.takeOver(gen, before) }); done != nil {
 		return done
 	}
 	return err
@@ -146,8 +146,11 @@ func (r *Router) readToEnd(ctx context.Context) error {
 const tellEvery = 5 * time.Second
 
 // takeOver starts a stint, on the core loop.
-func (p *loop) takeOver(gen uint64) error {
+func (p *loop) takeOver(gen uint64, before string) error {
 	r, f := p.r, p.r.follower
+	if f.own && f.last.node == "" && before != "" && before != f.c.Node { // the log has grown too old to tell
+		f.own, f.need = false, true
+	}
 	if f.need {
 		p.r.log.Error("cluster: taking over without the state of the owner before: calls in progress begin anew")
 		if err := p.restoreState(f.blank); err != nil {

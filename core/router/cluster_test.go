@@ -118,6 +118,7 @@ type node struct {
 	owner  atomic.Bool
 	hung   atomic.Bool
 	fenced atomic.Bool
+	before string // the owner before, as the group knows
 	frames chan core.Frame
 	stop   func() error
 	j      *journal.Journal
@@ -163,7 +164,7 @@ func (n *node) takeOver(t *testing.T, gen uint64) {
 	n.owner.Store(true)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	must(t, n.TakeOver(ctx, gen))
+	must(t, n.TakeOver(ctx, gen, n.before))
 }
 
 func (n *node) lose(t *testing.T) {
@@ -720,4 +721,56 @@ func TestLogMadeAnew(t *testing.T) {
 	a.end(t)
 	b.end(t)
 	wholeCalls(t, store.items)
+}
+
+// A node starts with a journal from long ago, and the log has nothing any more: who owned the links since then is the group's
+// to know.
+func TestStaleJournal(t *testing.T) {
+	for before, want := range map[string]int{"": 1, "a": 1, "b": 0} {
+		t.Run("owner before "+before, func(t *testing.T) {
+			dir, store := t.TempDir(), &resumer{}
+			a := newNode(t, "a", dir, newMemoryLog(), store)
+			<-a.Joined()
+			a.takeOver(t, 1)
+			eventually(t, "the link", func() bool { return len(store.on(core.StreamSources)) == 2 })
+			for _, f := range talk(0, "a")[:4] {
+				a.frames <- f
+			}
+			eventually(t, "the call", func() bool { return a.Status().ActiveCalls == 1 && a.Status().Queue == 0 })
+			a.end(t)
+			a = newNode(t, "a", dir, newMemoryLog(), store)
+			<-a.Joined()
+			a.before = before
+			a.takeOver(t, 5)
+			eventually(t, "the link again", func() bool { return a.Status().Ready })
+			a.end(t)
+			if n := len(store.on(core.StreamRecords)); n != want {
+				t.Errorf("%d records of the call, want %d", n, want)
+			}
+		})
+	}
+}
+
+// The state of a journal whose turns do not follow each other is not taken for the log's.
+func TestTornJournalIsNotTheLogs(t *testing.T) {
+	dir, log, store := t.TempDir(), newMemoryLog(), &resumer{}
+	a := newNode(t, "a", dir, log, store)
+	<-a.Joined()
+	a.takeOver(t, 1)
+	eventually(t, "the link", func() bool { return len(store.on(core.StreamSources)) == 2 })
+	must(t, a.do(t.Context(), func() { a.loop.nth += 10 }))
+	for _, f := range talk(0, "a")[:4] {
+		a.frames <- f
+	}
+	eventually(t, "the call", func() bool { return a.Status().ActiveCalls == 1 && a.Status().Queue == 0 && a.keeper.turns.len() == 0 })
+	crashed := image(t, dir)
+	a.end(t)
+	b := newNode(t, "a", crashed, log, store)
+	<-b.Joined()
+	must(t, b.do(t.Context(), func() {
+		if b.follower.own {
+			t.Error("it goes on from its own journal")
+		}
+	}))
+	b.end(t)
 }

@@ -124,7 +124,8 @@ func packTomb(p *call.Pack, x *tomb) {
 
 // restored says what a start found in the journal.
 type restored struct {
-	turns   int // replayed after it
+	turns   int  // replayed after it
+	torn    bool // a turn did not follow the one before
 	damaged []string
 }
 
@@ -150,6 +151,9 @@ func (p *loop) restore(j *journal.Journal, opened journal.Report) error {
 		}
 	}
 	p.damage = was.damaged
+	if f := p.r.follower; f != nil && was.torn { // the cluster's log has it whole
+		f.restarted = false
+	}
 	p.r.log.Info("journal: state restored", "checkpoint", seq, "turns", was.turns, "active_calls", p.tracker.Active(), "took", time.Since(began).Round(time.Millisecond))
 	return nil
 }
@@ -186,6 +190,7 @@ func (p *loop) again(rec journal.Record, was *restored) {
 		return
 	}
 	was.turns++
+	was.torn = was.torn || in.turn != p.nth+1
 	p.repeat(&in)
 	clear(p.items)
 	p.items = p.items[:0]
