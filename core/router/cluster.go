@@ -197,8 +197,11 @@ func (p *loop) prepare(x *replicator) (items []core.Item, err error) {
 	if len(items) > 0 {
 		resume = last + 2
 	}
-	if !f.own || f.state < 0 { // without a checkpoint in the log, it begins with this one
+	switch {
+	case !f.own:
 		x.lag.skip(last)
+	case f.state < 0: // without a checkpoint in the log, it begins with what is not delivered, and this one
+		x.lag.begin(p.r.undeliveredFrom(last), last)
 	}
 	for _, w := range p.r.sinks {
 		if !f.own {
@@ -213,6 +216,23 @@ func (p *loop) prepare(x *replicator) (items []core.Item, err error) {
 func (g *lag) skip(seq uint64) {
 	g.cursor.Advance(seq)
 	g.tail, g.next, g.behind = seq, seq+1, false
+}
+
+// begin goes on with record next, the last being there.
+func (g *lag) begin(next, last uint64) {
+	g.cursor.Advance(next - 1)
+	g.tail, g.next, g.behind = last, next, next <= last
+}
+
+// undeliveredFrom is the journal's first record that is of a turn of which a sink may not have had all; last is its last.
+func (r *Router) undeliveredFrom(last uint64) uint64 {
+	low := last + 1
+	for _, w := range r.sinks {
+		if had := w.lag.cursor.Seq(); had < last {
+			low = min(low, max(had, 1)) // which may be the first of two records
+		}
+	}
+	return low
 }
 
 // reset makes a writer ready for another stint: it begins to read from the journal behind its cursor, and does so at
