@@ -47,9 +47,6 @@ const (
 	quietOverlap = time.Minute
 )
 
-// maxUnlogged bounds what is remembered of turns until they are in the log, in bytes.
-const maxUnlogged = 256 << 20
-
 // staleLog is how long the log may have taken nothing from an owner that is well: it writes a sign of life each aliveEvery.
 const staleLog = 3 * time.Second
 
@@ -427,7 +424,7 @@ func (p *loop) standDown(s *stint, clean bool) {
 	for _, w := range p.r.sinks {
 		w.letGo()
 	}
-	p.inputs, p.items, p.unlogged, p.unloggedBytes, p.tooMany = nil, nil, nil, 0, forgotten{}
+	p.inputs, p.items, p.unlogged = nil, nil, unlogged{}
 	f.own, f.restarted, f.need = false, false, false
 	f.state = max(f.state, s.x.state)
 	f.next.Store(max(s.x.next.Load(), f.next.Load()))
@@ -438,75 +435,4 @@ func (p *loop) standDown(s *stint, clean bool) {
 	f.paused.Store(false) // last: what is read from here on is about that
 	signal(f.resume)
 	p.r.log.Info("cluster: standing by", "turn", p.nth, "clean", clean)
-}
-
-// remember keeps what a turn took until it is in the cluster's log: this node may lose the links before, and get them back.
-func (p *loop) remember(in inputs) {
-	if p.r.follower == nil {
-		return
-	}
-	logged := p.r.stint.x.logged.Load()
-	for len(p.unlogged) > 0 && p.unlogged[0].turn <= logged {
-		p.forgetUnlogged()
-	}
-	in.msgs = slices.Clone(in.msgs)
-	for i := range in.msgs {
-		if m := &in.msgs[i]; m.link != nil && !m.link.raw {
-			m.raw = nil
-		}
-	}
-	p.unlogged = append(p.unlogged, in)
-	for p.unloggedBytes += in.size(); p.unloggedBytes > maxUnlogged && len(p.unlogged) > 1; {
-		p.tooMany.add(&p.unlogged[0])
-		p.forgetUnlogged()
-	}
-}
-
-// forgotten is what was not remembered for want of room.
-type forgotten struct {
-	turn uint64 // the last
-	by   map[*link]*drop
-}
-
-func (f *forgotten) add(in *inputs) {
-	f.turn = in.turn
-	if f.by == nil {
-		f.by = map[*link]*drop{}
-	}
-	for i := range in.msgs {
-		if m := &in.msgs[i]; m.kind == msgFrame {
-			missed(f.by, m)
-		}
-	}
-}
-
-func (p *loop) forgetUnlogged() {
-	p.unloggedBytes -= p.unlogged[0].size()
-	p.unlogged[0] = inputs{}
-	p.unlogged = p.unlogged[1:]
-}
-
-// holdAgain holds what was taken in turns after logged, as if it had come while another node owned the links: before what
-// has come since. Where a session began or ended in these turns, or something was missed, what is held does not follow
-// from the log.
-func (p *loop) holdAgain(logged uint64) {
-	h, now := p.r.follower.held, time.Now()
-	later := h.take()
-	if p.tooMany.turn > logged {
-		h.dropped = p.tooMany.by
-	}
-	for _, in := range p.unlogged {
-		for i := range in.msgs {
-			switch m := &in.msgs[i]; {
-			case in.turn <= logged:
-			case m.kind == msgFrame:
-				h.hold(m, now)
-			case m.kind == msgUp || m.kind == msgDown || m.kind == msgGap || m.kind == msgMissing:
-				m.link.begunAnew(now)
-			}
-		}
-	}
-	for i := range later {
-		h.hold(&later[i], now)
-	}
 }

@@ -63,22 +63,20 @@ type loop struct {
 	enrichers []core.Enricher
 	fresh     *fresh.Judge
 
-	batch         []message
-	inputs        []message // of this turn, where there is a journal
-	unlogged      []inputs  // in a cluster: turns of this stint that may not be in its log yet
-	unloggedBytes int
-	tooMany       forgotten   // of those
-	items         []core.Item // of this turn
-	quiet         bool        // the last of inputs is a tick that made nothing
-	standby       bool        // another node owns the links
-	mute          bool        // replaying: what comes out was published before
-	damage        []string    // of the journal, to be told
-	now           call.Time   // received time, never going back
-	ahead         call.Time   // of our clock, since that was set back
-	ticked        call.Time
-	tombs         tombstones
-	nth           uint64 // number of the latest turn
-	gen           uint64 // of the cluster, see inputs
+	batch    []message
+	inputs   []message   // of this turn, where there is a journal
+	unlogged unlogged    // in a cluster
+	items    []core.Item // of this turn
+	quiet    bool        // the last of inputs is a tick that made nothing
+	standby  bool        // another node owns the links
+	mute     bool        // replaying: what comes out was published before
+	damage   []string    // of the journal, to be told
+	now      call.Time   // received time, never going back
+	ahead    call.Time   // of our clock, since that was set back
+	ticked   call.Time
+	tombs    tombstones
+	nth      uint64 // number of the latest turn
+	gen      uint64 // of the cluster, see inputs
 
 	active      atomic.Int64
 	unprocessed atomic.Int64 // frames taken from the queue when time ran out
