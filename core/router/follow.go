@@ -153,7 +153,9 @@ func (f *follower) anew(ctx context.Context) bool {
 	f.r.log.Warn("cluster: the log is shorter than it was: it was made anew")
 	return f.r.do(ctx, func() {
 		f.toldTo, f.hole, f.state = -1, -1, -1
-		f.r.loop.lose(f)
+		if f.r.loop.standby {
+			f.r.loop.lose(f)
+		}
 	}) == nil
 }
 
