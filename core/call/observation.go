@@ -100,7 +100,7 @@ type Observation struct {
 	Received  Time   // our time
 	Native    Native
 	Synthetic bool // from a snapshot or guessed at a time-out
-	Feed      Feed // which of the link's connections told of it; not kept
+	Feed      Feed // which of the link's connections told of it
 
 	Inbound   bool
 	Local     bool // LegCreated: its party logged in as a user of this switch

@@ -320,6 +320,9 @@ func packObservation(p *Pack, o *Observation) {
 	p.Time(&o.At)
 	p.Time(&o.Received)
 	packNative(p, &o.Native)
+	feed := uint64(o.Feed)
+	p.Uint(&feed)
+	o.Feed = Feed(feed)
 	for _, v := range [...]*bool{&o.Synthetic, &o.Inbound, &o.Local, &o.Unseen, &o.Forward, &o.ByParty} {
 		p.Bool(v)
 	}
