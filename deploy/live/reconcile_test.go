@@ -194,11 +194,12 @@ type reader struct {
 	seen   int
 	outage time.Duration
 	cut    bool
+	behind bool // has yet to be reconciled with the switch
 }
 
 func newReader(t *testing.T, i int) *reader {
 	t.Helper()
-	r := &reader{name: fmt.Sprintf("reader%d", i), marks: i%2 == 0, ari: newSeverable(t, ariAddr, true), ami: newSeverable(t, amiAddr, false)}
+	r := &reader{name: fmt.Sprintf("reader%d", i), marks: i%2 == 0, behind: true, ari: newSeverable(t, ariAddr, true), ami: newSeverable(t, amiAddr, false)}
 	c := ari.NewConfig()
 	c.URL, c.Application = "http://"+r.ari.addr+"/ari", r.name
 	c.Username, c.Password = "ctigate", core.NewSecret(password)
@@ -230,11 +231,17 @@ func (r *reader) event(e *call.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.events = append(r.events, e)
+	switch e.Type {
+	case call.SourceUp, call.SourceGap:
+		r.behind = true
+	case call.SourceReconciled:
+		r.behind = false
+	}
 	if e.CallID == "" || e.Type == call.CallRecord {
 		return
 	}
 	if r.seen++; r.seen == r.cutAt {
-		r.cut = true
+		r.cut, r.behind = true, true
 		r.ari.sever()
 		r.ami.sever()
 		if r.outage > 0 {
@@ -294,8 +301,13 @@ func (r *reader) waitSettled(t *testing.T) {
 
 func (r *reader) settled() bool {
 	s := r.router.Status()
-	back := !r.wasCut() || len(r.sources(call.SourceReconciled)) > 0
-	return s.Links[0].Up && len(s.Links[0].Missing) == 0 && s.ActiveCalls == 0 && s.Queue == 0 && back
+	return s.Links[0].Up && len(s.Links[0].Missing) == 0 && s.ActiveCalls == 0 && s.Queue == 0 && !r.isBehind()
+}
+
+func (r *reader) isBehind() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.behind
 }
 
 func (r *reader) wasCut() bool {

@@ -170,12 +170,11 @@ func (cn *conn) roundTrip(ctx context.Context, req protocol.Message) (protocol.M
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	deadline, _ := ctx.Deadline() // none is the zero time, which SetDeadline takes for none
-	if err := cn.net.SetDeadline(deadline); err != nil {
+	if err := cn.net.SetDeadline(time.Time{}); err != nil {
 		cn.broken = true
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() {
+	stop := context.AfterFunc(ctx, func() { // alone ends the wait: a deadline of the socket's own could come just before ctx's
 		_ = cn.net.SetDeadline(time.Unix(1, 0)) // it fails when the connection is closed, which ends the wait as well
 	})
 	res, err := cn.proto.RoundTrip(req)
