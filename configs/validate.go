@@ -65,8 +65,8 @@ func checkName(path, list, name string, i int, seen map[string]int, fault report
 func validateJournal(j Journal, fault report) {
 	oneOf("journal.when_full", j.WhenFull, []string{Block, DropOldest}, fault)
 	within("journal.max_age", j.MaxAge, time.Minute, 10*365*24*time.Hour, fault)
-	if j.SegmentBytes < 1<<20 || j.SegmentBytes > 1<<30 {
-		fault("journal.segment_bytes", "%d must be between 1048576 (1 MiB) and 1073741824 (1 GiB)", j.SegmentBytes)
+	if j.SegmentBytes < 16<<20 || j.SegmentBytes > 1<<30 {
+		fault("journal.segment_bytes", "%d must be between 16777216 (16 MiB) and 1073741824 (1 GiB)", j.SegmentBytes)
 	}
 	if j.MaxBytes < 4*j.SegmentBytes {
 		fault("journal.max_bytes", "%d must be at least four times segment_bytes, %d", j.MaxBytes, 4*j.SegmentBytes)

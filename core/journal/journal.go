@@ -95,6 +95,7 @@ type Journal struct {
 // Stats are figures of a journal. Counters count since Open.
 type Stats struct {
 	Bytes         int64 // of all files
+	MaxBytes      int64 // as in Options
 	Segments      int
 	First, Last   uint64 // seqs that are kept; Last is appended, maybe not durable
 	Durable       uint64 // last seq that is durable
@@ -277,6 +278,7 @@ func (j *Journal) Stats() Stats {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	s := j.stats
+	s.MaxBytes = j.opt.MaxBytes
 	s.Bytes, s.Segments = j.bytes(), len(j.segments)
 	s.First, s.Last, s.Durable = j.oldest(), j.last, j.readable
 	if len(j.segments) > 0 {

@@ -31,7 +31,9 @@ type Dropped struct {
 func micros(d time.Duration) call.Time { return call.Time(d.Microseconds()) }
 
 // Trim removes whole segments that end before keepFrom, when all cursors, as they are saved, and the second-newest
-// checkpoint are past them too. The newest segment stays. Appending waits for one segment at a time to be removed.
+// checkpoint are past them too: with math.MaxUint64, what these have no use for. A later keepFrom that is lower changes
+// nothing, and before the first nothing is removed. The newest segment stays. Appending waits for one segment at a time to be
+// removed.
 func (j *Journal) Trim(keepFrom uint64) {
 	j.mu.Lock()
 	j.keep = max(j.keep, keepFrom)

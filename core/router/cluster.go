@@ -10,6 +10,7 @@ import (
 
 	"github.com/ctigate/ctigate/core"
 	"github.com/ctigate/ctigate/core/call"
+	"github.com/ctigate/ctigate/core/journal"
 )
 
 // Cluster is what a router that shares its links with other nodes needs. It begins as a standby: it reads every link and
@@ -57,6 +58,7 @@ type stint struct {
 	cancel context.CancelFunc
 	stages sync.WaitGroup
 	x      *replicator // nil without a cluster
+	own    bool        // it went on from this node's journal
 }
 
 // LogWriter is the node that wrote the latest turn or sign of life in the cluster's log, as far as this node has read it.
@@ -86,7 +88,7 @@ func (r *Router) TakeOver(ctx context.Context, gen uint64, before string) error 
 		return fmt.Errorf("taking over: reading the log to its end: %w", err)
 	}
 	var err error
-	if done := r.do(ctx, func() { err = r.loop.takeOver(gen, before) }); done != nil {
+	if done := r.do(ctx, func() { err = r.loop.takeOver(ctx, gen, before) }); done != nil {
 		return done
 	}
 	return err
@@ -142,8 +144,8 @@ func (r *Router) readToEnd(ctx context.Context) error {
 // tellEvery is how often a wait that should be short is told of.
 const tellEvery = 5 * time.Second
 
-// takeOver starts a stint, on the core loop.
-func (p *loop) takeOver(gen uint64, before string) error {
+// takeOver starts a stint, on the core loop. When ctx ends, so does the stint.
+func (p *loop) takeOver(ctx context.Context, gen uint64, before string) error {
 	r, f := p.r, p.r.follower
 	if f.own && f.last.node == "" && before != "" && before != f.c.Node { // the log has grown too old to tell
 		f.own, f.need = false, true
@@ -153,70 +155,86 @@ func (p *loop) takeOver(gen uint64, before string) error {
 		if err := p.restoreState(f.blank); err != nil {
 			return fmt.Errorf("taking over: %w", err)
 		}
-		p.nth = max(p.nth, f.last.turn) // others take what follows for what follows
+		p.nth = max(p.nth, f.last.turn) + 1 // no turn is this one: who follows finds a hole, and goes on from the checkpoint behind it
 	}
 	x, err := newReplicator(r, r.o.Cluster, gen)
 	if err != nil {
 		return err
 	}
-	x.state, x.turn, x.first, x.floor = f.state, f.last.turn, p.nth+1, f.last.delivered
-	items, err := p.prepare(x)
+	x.state, x.turn, x.begun, x.floor = f.state, f.last.turn, p.nth+1, f.last.delivered
+	parts, err := p.prepare(x)
 	if err != nil {
 		return fmt.Errorf("taking over: %w", err)
 	}
-	first := turn{items: items}
 	f.paused.Store(true)
 	r.begin(x)
+	r.stint.own = f.own
+	defer context.AfterFunc(ctx, r.stint.cancel)()
 	p.standby, p.gen = false, gen
-	p.nth++
 	p.now = max(p.now, p.clockTime(call.At(r.o.Now())))
-	first.inputs, first.at = inputs{gen: gen, turn: p.nth}, p.now
-	first.state = p.appendState(nil)
-	if err := r.keeper.turns.push(r.stint.ctx, first); err != nil {
-		return fmt.Errorf("taking over: %w", err)
+	for i, items := range parts {
+		p.nth++
+		part := turn{inputs: inputs{gen: gen, turn: p.nth}, items: items, at: p.now}
+		if i == len(parts)-1 {
+			part.state = p.appendState(nil)
+		}
+		if err := r.keeper.turns.push(r.stint.ctx, part); err != nil {
+			return fmt.Errorf("taking over: %w", err)
+		}
 	}
 	p.takeLinks(f)
 	f.isOwned()
-	r.log.Info("cluster: this node owns the links", "generation", gen, "turn", p.nth, "unsure_items", len(first.items))
+	if ctx.Err() != nil {
+		return fmt.Errorf("taking over: %w", context.Cause(ctx))
+	}
+	r.log.Info("cluster: this node owns the links", "generation", gen, "turn", p.nth)
 	return nil
 }
 
-// prepare sets every sink to where it is to go on, and returns the items of which it is unsure whether the owner before
-// delivered them: they will be in the journal's next two records.
-func (p *loop) prepare(x *replicator) (items []core.Item, err error) {
+// prepare sets every sink to where it is to go on, and returns the parts of what the stint's first turns are made of: the
+// items of which it is unsure whether the owner before delivered them.
+func (p *loop) prepare(x *replicator) (parts [][]core.Item, err error) {
 	f := p.r.follower
 	last, err := p.r.o.Journal.Sync()
 	if err != nil {
 		return nil, err
 	}
-	items, f.unsureLost = f.unsure.take()
-	resume := last
-	if len(items) > 0 {
-		resume = last + 2
+	parts, f.unsureLost = f.unsure.take()
+	resume := last + 2*uint64(len(parts)) // two records each
+	if len(parts) == 0 {
+		parts = [][]core.Item{nil}
 	}
+	x.first = x.begun + uint64(len(parts)) - 1
 	switch {
 	case !f.own:
 		x.lag.skip(last)
 	case f.state < 0: // without a checkpoint in the log, it begins with what is not delivered, and this one
 		x.lag.begin(p.r.undeliveredFrom(last), last)
 	}
+	if f.own {
+		x.logged.Store(f.last.turn)
+	}
 	for _, w := range p.r.sinks {
 		if !f.own {
 			w.lag.skip(last)
 		}
-		w.reset(last, resume)
+		w.reset(min(last, x.lag.cursor.Seq()), resume)
 	}
-	return items, nil
+	return parts, nil
 }
 
 // skip leaves out what is in the journal up to seq: another node has delivered it.
 func (g *lag) skip(seq uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.cursor.Advance(seq)
 	g.tail, g.next, g.behind = seq, seq+1, false
 }
 
 // begin goes on with record next, the last being there.
 func (g *lag) begin(next, last uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.cursor.Advance(next - 1)
 	g.tail, g.next, g.behind = last, next, next <= last
 }
@@ -233,13 +251,14 @@ func (r *Router) undeliveredFrom(last uint64) uint64 {
 }
 
 // reset makes a writer ready for another stint: it begins to read from the journal behind its cursor, and does so at
-// least up to record resume, whether it is there yet or not; last is.
-func (w *writer) reset(last, resume uint64) {
+// least up to record resume, whether it is there yet or not. What is up to record logged is in the cluster's log, and the
+// sink may have it.
+func (w *writer) reset(logged, resume uint64) {
 	g := w.lag
 	w.resumed = false
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.resume, g.tail = resume, last
+	g.resume, g.tail = resume, max(logged, g.cursor.Seq())
 	g.behind, g.next = true, g.cursor.Seq()+1
 }
 
@@ -338,7 +357,7 @@ func (p *loop) takeLinks(f *follower) {
 	}
 	for _, m := range f.held.take() {
 		p.handle(&m)
-		if len(p.items) >= 4*takeFrames {
+		if max(len(p.items), len(p.inputs)) >= 4*takeFrames {
 			p.flush(p.r.stint.ctx)
 		}
 	}
@@ -368,7 +387,12 @@ func (r *Router) StandDown(ctx context.Context, planned bool) error {
 	s.cancel()
 	r.keeper.runs.Wait()
 	s.stages.Wait()
-	return errors.Join(err, r.do(context.WithoutCancel(ctx), func() { r.loop.standDown(s, planned && err == nil) }))
+	clean := planned && err == nil
+	var left unlogged
+	if !clean {
+		left = r.leftBefore(s)
+	}
+	return errors.Join(err, r.do(context.WithoutCancel(ctx), func() { r.loop.standDown(s, clean, left) }))
 }
 
 // pause holds back what comes from the links, and returns the stint that is to end.
@@ -410,22 +434,25 @@ func (r *Router) published(s *stint) bool {
 	return true
 }
 
-// standDown makes the loop a standby's. clean says that its state is the log's.
-func (p *loop) standDown(s *stint, clean bool) {
+// standDown makes the loop a standby's. clean says that its state is the log's, left is what the journal had from before the
+// stint and the log has not.
+func (p *loop) standDown(s *stint, clean bool, left unlogged) {
 	f := p.r.follower
 	f.heard, f.alive, f.last.node = time.Now(), time.Time{}, ""
 	for _, l := range p.r.links {
-		l.told, l.toldBy, l.anew, l.begunAt = f.heard, feeds{f.heard, f.heard}, time.Time{}, 0 // what this node took is in the log, or held again
+		l.told, l.toldBy, l.anew, l.begunAt = f.heard, feeds{f.heard, f.heard}, time.Time{}, time.Time{} // what this node took is in the log, or held again
 	}
 	if !clean {
 		p.remember(inputs{turn: p.nth + 1, msgs: p.inputs})
-		p.holdAgain(s.x.logged.Load())
+		f.again = again{s.x.logged.Load(), []unlogged{left, p.unlogged}}
 	}
 	for _, w := range p.r.sinks {
 		w.letGo()
 	}
+	p.r.keeper.trouble.Store(nil) // a standby writes none: it is not known to be so still
 	p.inputs, p.items, p.unlogged = nil, nil, unlogged{}
-	f.own, f.restarted, f.need = false, false, false
+	f.own, f.need = false, false
+	f.restarted = !clean && s.own && p.goBack()
 	f.state = max(f.state, s.x.state)
 	f.next.Store(max(s.x.next.Load(), f.next.Load()))
 	f.toldTo = max(f.toldTo, s.x.next.Load()-1)
@@ -435,4 +462,21 @@ func (p *loop) standDown(s *stint, clean bool) {
 	f.paused.Store(false) // last: what is read from here on is about that
 	signal(f.resume)
 	p.r.log.Info("cluster: standing by", "turn", p.nth, "clean", clean)
+}
+
+// goBack sets the loop to where the journal ends. It reports whether its turns follow each other.
+func (p *loop) goBack() bool {
+	p.r.follower.restarted = true
+	_, err := p.r.o.Journal.Sync() // what was appended just before the end is to be read as well
+	if err == nil {
+		err = p.restoreState(p.r.follower.blank)
+	}
+	if err == nil {
+		err = p.restore(p.r.o.Journal, journal.Report{})
+	}
+	if err != nil {
+		p.r.log.Error("cluster: going on from the journal", "error", err)
+		return false
+	}
+	return p.r.follower.restarted
 }

@@ -34,6 +34,7 @@ type pen struct {
 	epoch int
 	away  atomic.Bool // nothing gets through
 	shut  atomic.Bool // nothing gets through to the sink
+	mute  atomic.Bool // nothing gets through to the log
 }
 
 var errAway = errors.New("away")
@@ -73,6 +74,9 @@ func (p *pen) Close(context.Context) error { return nil } // the others go on
 func (p *pen) Append(_ context.Context, entries [][]byte) (offsets []int64, err error) {
 	if err := p.allowed(); err != nil {
 		return nil, err
+	}
+	if p.mute.Load() {
+		return nil, errAway
 	}
 	l := p.log
 	l.mu.Lock()
@@ -709,6 +713,13 @@ func TestLogMadeAnew(t *testing.T) {
 	frames := talk(0, "a")
 	both(a, b, frames[:4])
 	eventually(t, "the call", func() bool { return b.Status().ActiveCalls == 1 && b.Status().Cluster.Held == 0 })
+	log.mu.Lock()
+	alive := entry{kind: entryAlive, gen: 1, node: "a", turn: a.Status().Cluster.Turn, state: -1}
+	for range 1000 { // so long that the new log is the shorter one for a while
+		log.entries = append(log.entries, core.LogEntry{Offset: int64(2 * len(log.entries)), Data: alive.bytes()})
+	}
+	log.mu.Unlock()
+	eventually(t, "that it is read", func() bool { return b.follower.next.Load() >= 2000 })
 	log.mu.Lock()
 	log.entries = nil
 	log.mu.Unlock()

@@ -45,15 +45,15 @@ type follower struct {
 	own        bool      // the local journal goes on where the log ends
 	restarted  bool      // the state is as the journal has it
 	blank      []byte    // the state of a loop that has seen nothing
-	pieces     []byte    // of a checkpoint being read
-	piece      uint64    // the next
-	at         int64     // offset where it begins
+	saved      assembly  // a checkpoint being read
+	taken      assembly  // a turn being read
 	state      int64     // offset of the latest checkpoint, -1: none
 	last       entry     // the latest turn or sign of life, without its data
 	heard      time.Time // when it came
 	alive      time.Time // when the latest came that the owner had written just then
 	unsure     unsures   // turns that were followed and may not have been delivered
 	unsureLost drop      // likewise, for want of room
+	again      again     // what the stint left that was lost last, until it is known what the state rests on
 	held       *held
 	toldTo     int64     // offset up to which held knows what the owner told
 	hole       int64     // offset of the latest turn that did not follow: a checkpoint before it leads there again
@@ -224,7 +224,8 @@ func (f *follower) tail(ctx context.Context, end int64) (last *entry, err error)
 		for _, e := range page.Entries {
 			got, err := readEntry(e.Data)
 			if err != nil {
-				return nil, err
+				f.r.log.Error("cluster: an entry of the log cannot be read", "offset", e.Offset, "error", err)
+				continue
 			}
 			if got.kind != entryState {
 				got.data = nil
@@ -241,12 +242,28 @@ func (f *follower) tail(ctx context.Context, end int64) (last *entry, err error)
 // begin decides, on the core loop, what the state rests on.
 func (f *follower) begin(last *entry, end int64) (next int64) {
 	p := f.r.loop
-	f.pieces, f.unsure = nil, unsures{}
+	f.saved, f.taken, f.unsure = assembly{}, assembly{}, unsures{}
+	next = f.rest(last, end)
+	after := f.again.logged
+	if f.own {
+		after = max(after, p.nth)
+	}
+	p.holdAgain(after, f.again.parts)
+	f.again = again{}
+	if !f.own && f.held.n > 0 { // what lies before the checkpoint may tell of it
+		next = min(next, f.toldTo+1)
+	}
+	return next
+}
+
+// rest sets own and need, and says where to go on reading.
+func (f *follower) rest(last *entry, end int64) (next int64) {
+	p := f.r.loop
 	switch {
 	case last == nil:
 		f.own, f.need = f.restarted, !f.restarted
 		return 0
-	case f.restarted && last.node == f.c.Node && last.gen == p.gen && last.turn <= p.nth:
+	case f.restarted && last.node == f.c.Node && last.gen <= p.gen && last.turn <= p.nth:
 		f.own, f.need, f.state, f.last = true, false, last.state, *last
 		return end
 	}
@@ -300,7 +317,9 @@ func (p *loop) followOne(f *follower, e *entry, offset int64, fresh bool) {
 		f.isOwned()
 	}
 	if e.kind == entryTurn {
-		p.followTurn(f, e, offset)
+		if data, whole := f.taken.add(e, offset); whole {
+			p.followTurn(f, data, offset)
+		}
 	}
 	f.state = max(f.state, e.state)
 	f.unsure.delivered(e.delivered)
@@ -312,8 +331,8 @@ func (p *loop) followOne(f *follower, e *entry, offset int64, fresh bool) {
 }
 
 // followTurn applies what the owner took.
-func (p *loop) followTurn(f *follower, e *entry, offset int64) {
-	in, err := readInputs(e.data, p.linkOf)
+func (p *loop) followTurn(f *follower, data []byte, offset int64) {
+	in, err := readInputs(data, p.linkOf)
 	if err != nil {
 		p.r.log.Error("cluster: a turn of the log cannot be read: starting from a checkpoint", "error", err)
 		p.lose(f)
@@ -368,18 +387,11 @@ func (p *loop) lose(f *follower) {
 
 // followState collects a checkpoint, and takes it over when the state is not what it should be.
 func (p *loop) followState(f *follower, e *entry, offset int64) {
-	if e.piece == 0 {
-		f.pieces, f.piece, f.at = nil, 0, offset
-	}
-	if e.piece != f.piece {
+	raw, whole := f.saved.add(e, offset)
+	if !whole {
 		return
 	}
-	f.pieces = append(f.pieces, e.data...)
-	if f.piece++; f.piece < e.pieces {
-		return
-	}
-	raw := f.pieces
-	f.pieces, f.state = nil, f.at
+	f.state = f.saved.at
 	if f.need {
 		if err := p.adopt(f, raw); err != nil {
 			p.r.log.Error("cluster: a checkpoint of the log cannot be used", "error", err)

@@ -13,7 +13,8 @@ const (
 	seenFor = 30 * time.Second // likewise, and so long
 	dueFor  = 3 * time.Second  // when this node did not listen yet: its own may just be under way
 
-	passedBy = time.Second // two readers of a connection are not further apart in the order of what they read
+	lateFor  = 10 * time.Second // what was read waits no longer to be held; a clock that was set back differs for longer
+	passedBy = time.Second      // two readers of a connection are not further apart in the order of what they read
 )
 
 // feeds are times of each connection of a link.
@@ -74,7 +75,7 @@ func (h *held) hold(m *message, now time.Time) {
 			}
 			h.forget(k)
 			continue
-		case m.at < m.link.begunAt: // before gave up what was held by then; this came late
+		case now.Sub(m.link.begunAt) < lateFor && m.at < call.At(m.link.begunAt): // before gave up what was held by then; this came late
 			continue
 		}
 		if o.Received == 0 {
@@ -114,6 +115,19 @@ func missed(by map[*link]*drop, m *message) {
 	}
 	d.n += max(1, len(m.obs))
 	d.to = m.at
+}
+
+// missed adds what found no room elsewhere.
+func (h *held) missed(by map[*link]*drop) {
+	for l, d := range by {
+		was := h.dropped[l]
+		if was == nil {
+			h.dropped[l] = d
+			continue
+		}
+		was.n += d.n
+		was.from, was.to = min(was.from, d.from), max(was.to, d.to)
+	}
 }
 
 // remove takes x, the first of its key, out, and what is gone at the front with it.
@@ -218,7 +232,7 @@ func (h *held) expire(told []seenAt, now time.Time) []seenAt {
 // before gives up what was received on l up to now, when this node knows that the owner listens anew: the owner's snapshot
 // says what came of it, or the owner tells of it. What was read by now and comes to be held later is given up as well.
 func (h *held) before(l *link, now time.Time) {
-	l.begunAt = call.At(now)
+	l.begunAt = now
 	for _, x := range h.all {
 		if x != nil && !x.gone && x.frame.link == l {
 			h.remove(x)

@@ -63,3 +63,10 @@ func itemSize(i *core.Item) int {
 	}
 	return n
 }
+
+func itemsSize(items []core.Item) (n int) {
+	for i := range items {
+		n += itemSize(&items[i])
+	}
+	return n
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,13 +23,13 @@ const (
 
 const (
 	keepTurns     = 256                   // at most, waiting for the journal
-	keepBytes     = 64 << 20              // of them, approximately
+	keepBytes     = 64 << 20              // of them, approximately, or a sixteenth of the journal's bound
 	fullPause     = 20 * time.Millisecond // between attempts while the journal is at its bound
 	expireEvery   = 10 * time.Second
 	maxNotes      = 100
 	probeEvery    = time.Second // while the journal cannot be written
 	stateEach     = time.Minute // between two checkpoints, or
-	stateEachByte = 64 << 20    // of the journal
+	stateEachByte = 64 << 20    // of the journal, or a sixteenth of its bound: what is behind the latest but one stays
 )
 
 // turn is what the core loop took and made between two looks at its queue.
@@ -55,6 +56,9 @@ type keeper struct {
 	turns *queue[turn]
 	runs  sync.WaitGroup
 
+	group    int // bytes of turns, approximately, that are journaled together
+	saveEach int // bytes between two checkpoints
+
 	x *replicator // in a cluster, for one stint
 
 	keeping   atomic.Bool // turns have been taken from the queue and are not passed on
@@ -80,7 +84,11 @@ type keeper struct {
 }
 
 func newKeeper(r *Router, j *journal.Journal) *keeper {
-	return &keeper{r: r, j: j, turns: newQueue(keepTurns, keepBytes, (*turn).size), saved: r.o.Now()}
+	group, saveEach := keepBytes, stateEachByte
+	if bound := int(j.Stats().MaxBytes); bound > 0 {
+		group, saveEach = min(group, bound/16), min(saveEach, bound/16)
+	}
+	return &keeper{r: r, j: j, turns: newQueue(keepTurns, group, (*turn).size), saved: r.o.Now(), group: group, saveEach: saveEach}
 }
 
 // run keeps turns until their queue is closed and empty. hard is when sinks are not to be waited for any more; what the
@@ -90,7 +98,7 @@ func (k *keeper) run(hard context.Context) {
 	for {
 		var open bool
 		k.keeping.Store(true)
-		k.batch, open = k.turns.take(k.batch[:0], keepTurns, keepBytes)
+		k.batch, open = k.turns.take(k.batch[:0], keepTurns, k.group)
 		if len(k.batch) > 0 {
 			k.keep(hard, k.batch)
 			clear(k.batch)
@@ -160,13 +168,15 @@ func (k *keeper) keep(hard context.Context, turns []turn) {
 	}
 	last, err := k.append(hard, turns)
 	for err != nil && k.x != nil { // another node takes over when it misses what came here
-		k.fail(err)
-		if !sleep(hard, probeEvery) {
+		if hard.Err() != nil {
 			return
 		}
-		if last, err = k.append(hard, turns); err == nil {
-			k.trouble.Store(nil)
-		}
+		k.fail(err)
+		sleep(hard, probeEvery)
+		last, err = k.append(hard, turns)
+	}
+	if k.x != nil {
+		k.trouble.Store(nil)
 	}
 	if err != nil {
 		k.fail(err)
@@ -239,7 +249,7 @@ func (k *keeper) waitRoom(hard context.Context) bool {
 	if !k.blocked.Swap(true) {
 		k.r.log.Warn("journal full: the links wait until a sink has caught up", "bytes", k.j.Stats().Bytes)
 	}
-	k.j.Trim(0)
+	k.j.Trim(math.MaxUint64)
 	return sleep(hard, fullPause)
 }
 
@@ -270,7 +280,7 @@ func (k *keeper) checkpoint(t *turn, seq uint64) {
 			k.save(seq, state)
 		})
 	}
-	if k.sinceSave > stateEachByte || k.sinceSave > 0 && now.Sub(k.saved) > stateEach {
+	if k.sinceSave > k.saveEach || k.sinceSave > 0 && now.Sub(k.saved) > stateEach {
 		k.wantState.Store(true)
 	}
 }
@@ -280,7 +290,7 @@ func (k *keeper) save(seq uint64, state []byte) {
 		k.r.log.Error("journal: saving a checkpoint failed; a restart reads more of the journal", "error", err)
 		return
 	}
-	k.j.Trim(0)
+	k.j.Trim(math.MaxUint64)
 }
 
 // fail notes that the journal cannot be written.

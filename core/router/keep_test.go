@@ -251,6 +251,36 @@ func TestASinkThatWasAway(t *testing.T) {
 	}
 }
 
+// The journal reaches its bound while a sink is away: the links wait, and go on when it is back. What every sink has is not
+// kept.
+func TestFullJournalGetsRoom(t *testing.T) {
+	const bound, calls = 4 << 20, 4000
+	j, found := openJournal(t, t.TempDir(), journal.Options{MaxBytes: bound, SegmentBytes: 256 << 10})
+	m := &memory{}
+	var open atomic.Bool
+	m.write = func(context.Context, []core.Item) error {
+		if !open.Load() {
+			return errors.New("away")
+		}
+		return nil
+	}
+	var frames []core.Frame
+	for n := range calls {
+		frames = append(frames, talk(7*n, fmt.Sprint("c", n))...)
+	}
+	o := kept(j, found)
+	o.Links, o.Sinks = pbx(sends(t, nil, frames...)), []NamedSink{{Name: "m", Sink: m, QueueItems: 100}}
+	r, stop := start(t, o)
+	eventually(t, "a full journal", func() bool { return r.Status().Journal.Full })
+	open.Store(true)
+	eventually(t, "all calls", func() bool { return len(m.on(core.StreamRecords)) == calls })
+	if s := r.Status().Journal; s.Full || s.Bytes > bound || s.First == 1 {
+		t.Errorf("%+v", s)
+	}
+	must(t, stop(), j.Close())
+	wholeCalls(t, m.items)
+}
+
 // What is not delivered when the gateway stops is, after the next start.
 func TestTheRestIsDeliveredByTheNextStart(t *testing.T) {
 	dir := t.TempDir()

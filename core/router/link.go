@@ -18,6 +18,9 @@ import (
 // stableAfter is how long a session must have been up for the next failure to start the backoff afresh.
 const stableAfter = 10 * time.Second
 
+// maxNative bounds the bytes of one frame that are passed through, or dead letters: a snapshot may have more.
+const maxNative = 8 << 20
+
 // stopping is source.down's reason when the gateway itself ends the session.
 const stopping = "gateway stopping"
 
@@ -50,7 +53,7 @@ type link struct {
 	toldBy   feeds          // likewise, of each of the link's connections
 	anew     time.Time      // when the owner was seen to begin to listen
 	begun    int            // how often it was
-	begunAt  call.Time      // when, of received time, while another node owns the link
+	begunAt  time.Time      // when, while another node owns the link
 }
 
 func newLink(r *Router, l Link, index uint16) *link {
@@ -188,6 +191,13 @@ func (e *emitter) Frame(f core.Frame) error {
 		f.Received = e.now()
 	}
 	e.l.stats.lastFrame.Store(int64(f.Received))
+	if len(f.Raw) > maxNative {
+		if e.l.raw {
+			e.l.r.log.Warn("a frame is too large to be passed through: what it shows is published, its bytes are not", "link", e.l.id,
+				"type", f.Type, "bytes", len(f.Raw), "max", maxNative)
+		}
+		f.Raw = nil
+	}
 	return e.put(message{kind: msgFrame, at: f.Received, text: f.Type, raw: f.Raw, obs: f.Observations})
 }
 
@@ -198,6 +208,9 @@ func (e *emitter) DeadLetter(d core.DeadLetter) error {
 		d.Received = e.now()
 	}
 	e.l.stats.lastFrame.Store(int64(d.Received))
+	if n := len(d.Raw); n > maxNative {
+		d.Raw, d.Reason = d.Raw[:maxNative:maxNative], fmt.Sprintf("%s (the first %d of %d bytes)", d.Reason, maxNative, n)
+	}
 	return e.put(message{kind: msgDead, at: d.Received, text: d.Reason, raw: d.Raw})
 }
 

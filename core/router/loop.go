@@ -12,7 +12,8 @@ import (
 
 const (
 	takeFrames = 256                   // at most, in one turn of the core loop
-	takeBytes  = 16 << 20              // of native bytes, likewise
+	takeBytes  = 16 << 20              // of native bytes, likewise, at a look at its queue
+	turnBytes  = 4 << 20               // and in one turn, but for a larger frame
 	tickEvery  = 50 * time.Millisecond // of received time
 	clockStep  = 2 * call.Second       // how far our clock may go back before that counts as a step
 )
@@ -181,6 +182,7 @@ func (p *loop) receivedAt(m *message) call.Time {
 // turn handles what is queued, up to takeFrames.
 func (p *loop) turn(hard context.Context) (open bool) {
 	p.batch, open = p.r.in.take(p.batch[:0], takeFrames, takeBytes)
+	bytes := 0
 	for i := range p.batch {
 		if hard.Err() != nil {
 			p.unprocessed.Add(int64(len(p.batch) - i))
@@ -197,9 +199,11 @@ func (p *loop) turn(hard context.Context) (open bool) {
 		} else {
 			p.take(&p.batch[i])
 		}
+		bytes += len(p.batch[i].raw)
 		p.batch[i] = message{}
-		if len(p.items) >= 4*takeFrames {
+		if len(p.items) >= 4*takeFrames || bytes >= turnBytes {
 			p.flush(hard)
+			bytes = 0
 		}
 	}
 	p.active.Store(int64(p.tracker.Active()))

@@ -29,8 +29,10 @@ const (
 
 	aliveEvery    = 300 * time.Millisecond
 	leasePause    = 5 * time.Millisecond
-	statePiece    = 512 << 10 // bytes of a checkpoint in one entry
-	stateItems    = 50_000    // a checkpoint waits while more items than this are on their way
+	pieceBytes    = 512 << 10 // of a checkpoint, or a turn, in one entry
+	stateItems    = 50_000    // a checkpoint waits while more items than this are on their way, or
+	stateBytes    = 64 << 20  // of them, approximately
+	windowTurns   = 64 << 10  // of which it is remembered one by one how far they are delivered
 	replicaTurns  = 4096
 	replicaBytes  = 64 << 20
 	cursorCluster = "cluster.log" // no sink has a name like this
@@ -41,10 +43,10 @@ type entry struct {
 	kind      uint64
 	gen       uint64 // of the owner
 	node      string
-	turn      uint64 // of the owner, the latest that the log has with this entry
+	turn      uint64 // of the owner, the latest that the log has, whole, with this entry
 	delivered uint64 // the latest turn of which every sink has accepted all
 	state     int64  // where the latest checkpoint begins in the log; -1: there is none
-	piece     uint64 // of a checkpoint, from 0
+	piece     uint64 // of a checkpoint or a turn, from 0
 	pieces    uint64
 	data      []byte
 }
@@ -84,6 +86,7 @@ type replica struct {
 	turn  uint64
 	data  []byte // its inputs
 	items []core.Item
+	at    call.Time // when they were made
 	state []byte
 	seq   uint64 // its last record
 	bare  bool   // it has items, which are not here
@@ -113,7 +116,8 @@ type replicator struct {
 	sentAt atomic.Int64 // unix nanoseconds of the latest append
 	late   lateState    // of a turn that is to be read from the journal; guarded by lag.mu
 
-	first uint64 // turn of the stint: it holds what of those before may not have been delivered
+	begun uint64 // first turn of the stint: it and those up to first hold what of turns before may not have been delivered
+	first uint64
 	floor uint64 // the turn up to which all was delivered before it
 
 	// Of run.
@@ -121,6 +125,7 @@ type replicator struct {
 	state   int64     // offset of the latest checkpoint
 	window  []replica // turns in the log of which not all is delivered, as far as that is known; without data
 	items   int       // in window
+	bytes   int       // of them
 	bare    int       // turns in window whose items found no room there
 	pending []byte    // the checkpoint of the latest turn
 	owing   bool      // one was left out, since too much was on its way
@@ -149,7 +154,7 @@ func (x *replicator) feed(t *turn, data []byte, seq uint64) {
 	if g.behind && t.state != nil {
 		x.late = lateState{t.inputs.turn, t.state}
 	}
-	if !g.behind && !x.q.offerAll([]replica{{turn: t.inputs.turn, data: bytes.Clone(data), items: t.items, state: t.state, seq: seq}}) {
+	if !g.behind && !x.q.offerAll([]replica{{turn: t.inputs.turn, data: bytes.Clone(data), items: t.items, at: t.at, state: t.state, seq: seq}}) {
 		g.behind, g.next = true, seq
 		if len(t.items) > 0 {
 			g.next-- // the inputs are the record before
@@ -182,6 +187,7 @@ func (x *replicator) run(ctx context.Context) {
 		select {
 		case <-x.q.readable:
 		case <-alive.C:
+			x.askAgain()
 			if time.Since(x.sent()) >= aliveEvery {
 				x.append(ctx, []entry{{kind: entryAlive}})
 			}
@@ -221,9 +227,10 @@ func (x *replicator) publishTogether(ctx context.Context, batch []replica, give 
 }
 
 func turnEntries(batch []replica) []entry {
-	entries := make([]entry, len(batch))
+	entries := make([]entry, 0, len(batch))
 	for i := range batch {
-		entries[i] = entry{kind: entryTurn, turn: batch[i].turn, data: batch[i].data}
+		entries = append(entries, pieces(entryTurn, batch[i].data)...)
+		entries[len(entries)-1].turn = batch[i].turn
 	}
 	return entries
 }
@@ -238,12 +245,36 @@ func (x *replicator) passOn(t *replica, give func(*writer, *replica)) {
 		x.pending = t.state
 	}
 	t.data, t.state = nil, nil
-	if x.items+len(t.items) > stateItems && len(t.items) > 0 {
+	x.await(t)
+}
+
+// await remembers a turn until its items are delivered. Of too many, it remembers only when all of them are.
+func (x *replicator) await(t *replica) {
+	if size := itemsSize(t.items); len(t.items) > 0 && (x.items+len(t.items) > stateItems || x.bytes+size > stateBytes) {
 		t.items, t.bare = nil, true // no checkpoint is written before all this is delivered
+	}
+	if n := len(x.window); n >= windowTurns {
+		last := &x.window[n-1]
+		x.forget(last)
+		last.seq, last.items, last.bare = t.seq, nil, true
+		x.bare++
+		return
+	}
+	if t.bare {
 		x.bare++
 	}
-	x.window = append(x.window, *t)
 	x.items += len(t.items)
+	x.bytes += itemsSize(t.items)
+	x.window = append(x.window, *t)
+}
+
+// forget takes what a turn of window weighs off.
+func (x *replicator) forget(t *replica) {
+	x.items -= len(t.items)
+	x.bytes -= itemsSize(t.items)
+	if t.bare {
+		x.bare--
+	}
 }
 
 // append writes entries to the log, for as long as it takes, while this node's lease runs. It reports false when ctx has
@@ -297,10 +328,7 @@ func (x *replicator) delivered() uint64 {
 		low = min(low, w.lag.cursor.Seq())
 	}
 	for len(x.window) > 0 && x.window[0].seq <= low {
-		x.items -= len(x.window[0].items)
-		if x.window[0].bare {
-			x.bare--
-		}
+		x.forget(&x.window[0])
 		x.window[0] = replica{}
 		x.window = x.window[1:]
 	}
@@ -329,9 +357,11 @@ func (x *replicator) checkpoint(ctx context.Context) {
 	}
 	x.owing = false
 	for _, t := range x.window {
-		state.turns = append(state.turns, unsure{t.turn, t.items})
+		if len(t.items) > 0 {
+			state.turns = append(state.turns, unsure{turn: t.turn, items: t.items, at: t.at})
+		}
 	}
-	if first, ok := x.append(ctx, pieces(state.bytes())); ok {
+	if first, ok := x.append(ctx, pieces(entryState, state.bytes())); ok {
 		x.state = first
 	}
 }
@@ -344,13 +374,39 @@ func (x *replicator) askAgain() {
 	}
 }
 
-// pieces cuts a checkpoint into entries.
-func pieces(b []byte) (out []entry) {
-	n := uint64((len(b) + statePiece - 1) / statePiece)
-	for i := uint64(0); i < n; i++ {
-		out = append(out, entry{kind: entryState, piece: i, pieces: n, data: b[i*statePiece : min(int(i+1)*statePiece, len(b))]})
+// pieces cuts b into entries, at least one.
+func pieces(kind uint64, b []byte) (out []entry) {
+	n := max(1, (len(b)+pieceBytes-1)/pieceBytes)
+	for i := range n {
+		out = append(out, entry{kind: kind, piece: uint64(i), pieces: uint64(n), data: b[i*pieceBytes : min((i+1)*pieceBytes, len(b))]})
 	}
 	return out
+}
+
+// assembly puts together what was cut into pieces.
+type assembly struct {
+	data []byte
+	next uint64 // piece
+	at   int64  // offset of the first
+}
+
+// add returns the whole once the last piece is there. What began before its first piece was read is passed over.
+func (a *assembly) add(e *entry, offset int64) (whole []byte, ok bool) {
+	if e.piece == 0 {
+		*a = assembly{at: offset}
+	}
+	if e.piece != a.next {
+		return nil, false
+	}
+	if a.next++; e.pieces <= 1 {
+		return e.data, true
+	}
+	a.data = append(a.data, e.data...)
+	if a.next < e.pieces {
+		return nil, false
+	}
+	whole, a.data = a.data, nil
+	return whole, true
 }
 
 // catchUp publishes from the journal what the queue had no room for.
@@ -362,53 +418,69 @@ func (x *replicator) catchUp(ctx context.Context) {
 		return
 	}
 	defer rd.Close()
-	next := x.lag.next
+	turns := turnReader{x: x, rd: rd, next: x.lag.next}
 	for ctx.Err() == nil {
-		batch, err := x.read(rd, &next)
+		batch, err := turns.read()
 		if err != nil {
 			x.r.log.Error("cluster: reading the journal", "error", err)
 			return
 		}
 		x.publish(ctx, batch, func(w *writer, t *replica) { w.readTo(t.seq) })
-		if ctx.Err() == nil && x.lag.caughtUp(next) {
+		if ctx.Err() == nil && x.lag.caughtUp(turns.next) {
 			return
 		}
 	}
 }
 
-// read takes turns from the journal up to its tail, some at a time. A turn's last record is that of its items: the last turn
-// is taken whole.
-func (x *replicator) read(rd *journal.Reader, next *uint64) (batch []replica, err error) {
-	half := false
-	for tail := x.lag.upTo(); *next <= tail && (len(batch) < takeFrames || half && len(batch) < 4*takeFrames); {
-		rec, err := rd.Next()
-		half = rec.Kind == RecordInputs
+// turnReader reads whole turns from the journal.
+type turnReader struct {
+	x     *replicator
+	rd    *journal.Reader
+	next  uint64   // record
+	begun *replica // of which record next is the inputs, read already
+}
+
+// read returns turns up to the journal's tail, some at a time. A turn's last record is that of its items, where it has any.
+func (r *turnReader) read() (batch []replica, err error) {
+	size := 0
+	if r.begun != nil {
+		batch, size = append(batch, *r.begun), r.begun.size()
+		r.next, r.begun = r.begun.seq+1, nil
+	}
+	for tail := r.x.lag.upTo(); r.next <= tail; {
+		rec, err := r.rd.Next()
 		switch {
 		case passedOver(err):
-			x.r.log.Error("cluster: records of the journal cannot be published", "error", err)
-			x.r.keeper.wantState.Store(true) // nobody gets past the hole without a checkpoint behind it
-			*next = rd.Seq()
+			r.x.r.log.Error("cluster: records of the journal cannot be published", "error", err)
+			r.x.r.keeper.wantState.Store(true) // nobody gets past the hole without a checkpoint behind it
+			r.next = r.rd.Seq()
 			continue
 		case err == io.EOF:
-			*next = tail + 1
+			r.next = tail + 1
 			return batch, nil
 		case err != nil:
 			return batch, err
 		}
-		*next = rec.Seq + 1
-		if n := len(batch); rec.Kind == RecordItems && n > 0 && batch[n-1].seq == rec.Seq-1 {
+		size += len(rec.Data)
+		n := len(batch)
+		switch {
+		case rec.Kind == RecordItems && n > 0 && batch[n-1].seq == rec.Seq-1:
 			batch[n-1].seq = rec.Seq
 			batch[n-1].items, _ = codec.ReadItems(rec.Data) // the sinks complain
-			continue
-		}
-		if rec.Kind == RecordInputs {
+		case rec.Kind == RecordInputs:
 			in, err := readInputs(rec.Data, func(string) *link { return nil })
 			if err != nil {
-				x.r.log.Error("cluster: a turn of the journal cannot be published", "record", rec.Seq, "error", err)
-				continue
+				r.x.r.log.Error("cluster: a turn of the journal cannot be published", "record", rec.Seq, "error", err)
+				break
 			}
-			batch = append(batch, replica{turn: in.turn, data: rec.Data, seq: rec.Seq, state: x.takeLate(in.turn)})
+			t := replica{turn: in.turn, data: rec.Data, at: rec.At, seq: rec.Seq, state: r.x.takeLate(in.turn)}
+			if n >= takeFrames || n > 0 && size > takeBytes {
+				r.next, r.begun = rec.Seq, &t
+				return batch, nil
+			}
+			batch = append(batch, t)
 		}
+		r.next = rec.Seq + 1
 	}
 	return batch, nil
 }
@@ -453,6 +525,7 @@ func (s *savedTurns) pack(p *call.Pack) {
 	p.Data(&s.state)
 	call.PackList(p, &s.turns, func(p *call.Pack, u *unsure) {
 		p.Uint(&u.turn)
+		p.Time(&u.at)
 		var b []byte
 		if !p.Reading() {
 			b = codec.AppendItems(nil, u.items)

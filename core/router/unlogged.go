@@ -1,6 +1,7 @@
 package router
 
 import (
+	"io"
 	"slices"
 	"time"
 )
@@ -60,27 +61,85 @@ func (p *loop) remember(in inputs) {
 	}
 }
 
-// holdAgain holds what was taken in turns after logged, as if it had come while another node owned the links: before what
-// has come since. Where a session began or ended in these turns, or something was missed, what is held does not follow
-// from the log.
-func (p *loop) holdAgain(logged uint64) {
-	h, now := p.r.follower.held, time.Now()
-	later := h.take()
-	if p.unlogged.until > logged {
-		h.dropped = p.unlogged.lost
+// leftBefore reads from the journal what is of turns before the stint and not in the cluster's log: the node ended, or Kafka
+// was away, before it was logged.
+func (r *Router) leftBefore(s *stint) (left unlogged) {
+	x := s.x
+	rd, err := x.lag.j.Read(x.lag.cursor.Seq() + 1)
+	if err != nil {
+		r.log.Error("cluster: reading from the journal what is not in the log", "error", err)
+		return left
 	}
-	for _, in := range p.unlogged.turns {
-		for i := range in.msgs {
-			switch m := &in.msgs[i]; {
-			case in.turn <= logged:
-			case m.kind == msgFrame:
-				h.hold(m, now)
-			case m.kind == msgUp || m.kind == msgDown || m.kind == msgGap || m.kind == msgMissing:
-				m.link.begunAnew(now)
+	defer rd.Close()
+	for {
+		rec, err := rd.Next()
+		switch {
+		case passedOver(err):
+			r.log.Error("cluster: records of the journal that are not in the log cannot be read", "error", err)
+			continue
+		case err == io.EOF:
+			return left
+		case err != nil:
+			r.log.Error("cluster: reading from the journal what is not in the log", "error", err)
+			return left
+		case rec.Kind != RecordInputs:
+			continue
+		}
+		in, err := readInputs(rec.Data, r.loop.linkOf)
+		switch {
+		case err != nil:
+			r.log.Error("cluster: a turn of the journal cannot be read", "record", rec.Seq, "error", err)
+		case in.turn >= x.begun:
+			return left
+		default:
+			left.add(in, x.logged.Load())
+		}
+	}
+}
+
+// again is what a stint left that was lost: what it, and stints before it, took and the cluster's log has not. Where the journal
+// goes on from the log's end, this is in the loop's state; else another node owned the links since, and it is held.
+type again struct {
+	logged uint64 // the latest turn that is in the log
+	parts  []unlogged
+}
+
+// holdAgain holds what was taken in turns after that, as if it had come while another node owned the links: before what has
+// come since. Where a session began or ended in these turns, or something was missed, what is held does not follow from the
+// log.
+func (p *loop) holdAgain(after uint64, parts []unlogged) {
+	if len(parts) == 0 {
+		return
+	}
+	h, now := p.r.follower.held, time.Now()
+	dropped := h.dropped
+	later := h.take()
+	h.dropped = dropped
+	for _, u := range parts {
+		if u.until > after {
+			h.missed(u.lost)
+			for _, l := range p.r.links { // a session may have begun in these turns
+				l.begunAnew(now)
+			}
+		}
+		for _, in := range u.turns {
+			if in.turn > after {
+				p.holdTurn(&in, now)
 			}
 		}
 	}
 	for i := range later {
 		h.hold(&later[i], now)
+	}
+}
+
+func (p *loop) holdTurn(in *inputs, now time.Time) {
+	for i := range in.msgs {
+		switch m := &in.msgs[i]; m.kind {
+		case msgFrame:
+			p.r.follower.held.hold(m, now)
+		case msgUp, msgDown, msgGap, msgMissing:
+			m.link.begunAnew(now)
+		}
 	}
 }

@@ -35,15 +35,35 @@ func TestUnsureIsBounded(t *testing.T) {
 	for nth := range uint64(6) {
 		u.add(1+nth, make([]core.Item, maxUnsure/4), call.Time(nth))
 	}
-	if u.n != maxUnsure || len(u.turns) != 4 || u.lost.n != maxUnsure/2 || u.until != 2 {
+	if u.n != maxUnsure || len(u.turns) != 4 || u.lost.n != maxUnsure/2 || u.until != 2 || u.lost.from != 0 || u.lost.to != 1 {
 		t.Errorf("%d items of %d turns, lost %+v until %d", u.n, len(u.turns), u.lost, u.until)
 	}
 	if u.delivered(1); u.lost.n == 0 {
 		t.Error("turn 2 was lost and is not delivered")
 	}
 	u.delivered(3)
-	items, lost := u.take()
-	if lost.n != 0 || len(items) != 3*maxUnsure/4 || u.n != 0 {
-		t.Errorf("%d items, lost %+v", len(items), lost)
+	parts, lost := u.take()
+	n := 0
+	for _, p := range parts {
+		n += len(p)
+		if size := itemsSize(p); size > unsurePart {
+			t.Errorf("a part of %d bytes", size)
+		}
+	}
+	if lost.n != 0 || n != 3*maxUnsure/4 || u.n != 0 || u.bytes != 0 {
+		t.Errorf("%d items, lost %+v, %+v", n, lost, u)
+	}
+}
+
+// Frames that are passed through may be large.
+func TestUnsureIsBoundedInBytes(t *testing.T) {
+	var u unsures
+	raw := core.Item{Stream: core.StreamRaw, Dead: &core.DeadLetter{Raw: make([]byte, maxUnsureBytes/10)}}
+	for nth := range uint64(12) {
+		u.add(1+nth, []core.Item{raw}, call.Time(nth))
+		u.add(100, nil, 0) // it made nothing
+	}
+	if len(u.turns) != 9 || u.bytes > maxUnsureBytes || u.lost.n != 3 || u.until != 3 {
+		t.Errorf("%d turns, %d bytes, lost %+v until %d", len(u.turns), u.bytes, u.lost, u.until)
 	}
 }
