@@ -6,7 +6,7 @@ import "context"
 type Log interface {
 	// Append adds entries, in order, behind all others and returns their offsets once enough replicas keep them. With an
 	// error it returns the offsets of those that are there; appending the rest again, as it is, then adds none twice. An
-	// error that wraps ErrFenced says that another writer has taken the log over.
+	// error that wraps ErrFenced says that another writer has taken the log over. Any Log takes entries of 600 KiB.
 	Append(ctx context.Context, entries [][]byte) (offsets []int64, err error)
 	// Read returns entries from offset from on. It waits a little for there to be some, and may return none. Where from
 	// is older than what is kept, or behind all there is, since the log was made anew, it begins with the oldest.

@@ -328,6 +328,9 @@ func (p *loop) takeLinks(f *follower) {
 	from := "taken over from node " + f.last.node
 	if f.last.node == p.r.o.Cluster.Node || f.last.node == "" { // the state is this node's own journal's
 		from = unstopped
+		if f.stoodDown {
+			from = "taken over again by the node that had lost the switches"
+		}
 	}
 	for _, l := range p.r.links {
 		news := message{kind: msgDown, link: l, at: now - p.ahead, text: from}
@@ -451,7 +454,7 @@ func (p *loop) standDown(s *stint, clean bool, left unlogged) {
 	}
 	p.r.keeper.trouble.Store(nil) // a standby writes none: it is not known to be so still
 	p.inputs, p.items, p.unlogged = nil, nil, unlogged{}
-	f.own, f.need = false, false
+	f.own, f.need, f.stoodDown = false, false, true
 	f.restarted = !clean && s.own && p.goBack()
 	f.state = max(f.state, s.x.state)
 	f.next.Store(max(s.x.next.Load(), f.next.Load()))

@@ -44,6 +44,7 @@ type follower struct {
 	need       bool      // the state is not the log's
 	own        bool      // the local journal goes on where the log ends
 	restarted  bool      // the state is as the journal has it
+	stoodDown  bool      // this process has owned the links
 	blank      []byte    // the state of a loop that has seen nothing
 	saved      assembly  // a checkpoint being read
 	taken      assembly  // a turn being read
@@ -205,7 +206,7 @@ func (f *follower) tryJoin(ctx context.Context) (next int64, err error) {
 		return 0, err
 	}
 	err = f.r.do(ctx, func() {
-		if next = f.begin(last, end); next > f.toldTo+1 {
+		if next = f.begin(last, end); next > f.toldTo+1 && !f.own {
 			for _, l := range f.r.links {
 				l.begunAnew(time.Now()) // what is passed over may have told of what is held
 			}

@@ -20,8 +20,9 @@ type LogConfig struct {
 	MaxEntry  int           // bytes of one entry; 0: DefaultMaxEntry. A topic that is made takes batches of that size.
 }
 
-// DefaultMaxEntry is the largest entry a Log takes unless told otherwise, in bytes.
-const DefaultMaxEntry = 8 << 20
+// DefaultMaxEntry is the largest entry a Log takes unless told otherwise, in bytes: what a topic takes that has Kafka's
+// default.
+const DefaultMaxEntry = 1<<20 - batchOverhead
 
 // batchOverhead is what a record batch of one record adds to it at most, uncompressed or not compressible.
 const batchOverhead = 64 << 10

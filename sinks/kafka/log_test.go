@@ -76,11 +76,11 @@ func TestLog(t *testing.T) {
 		}
 		fenceIn(t, first)
 		all := entries("a", 20)
-		big := make([]byte, 3<<20)
+		big := make([]byte, DefaultMaxEntry)
 		if _, err := rand.Read(big); err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, big, []byte{}, big[:1<<20])
+		all = append(all, big, []byte{}, big[:512<<10])
 		offsets, err := w.Append(t.Context(), all)
 		if err != nil || len(offsets) != len(all) || !slices.IsSorted(offsets) {
 			t.Fatalf("%v, %v", offsets, err)
