@@ -15,6 +15,7 @@ import (
 
 	"github.com/ctigate/ctigate/configs"
 	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/core/call"
 	"github.com/ctigate/ctigate/core/trace"
 )
 
@@ -232,7 +233,7 @@ func (r *recorder) Up(i core.Instance) error {
 func (r *recorder) Clock(core.ClockSample) error { return nil }
 
 // Gap logs.
-func (r *recorder) Gap(reason string) error {
+func (r *recorder) Gap(reason string, _ call.Time) error {
 	r.log.Warn("the recording has a gap", "reason", reason)
 	return nil
 }

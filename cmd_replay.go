@@ -223,7 +223,7 @@ func (p *replayer) Up(i core.Instance) error {
 func (p *replayer) Clock(core.ClockSample) error { return nil }
 
 // Gap does nothing.
-func (p *replayer) Gap(string) error { return nil }
+func (p *replayer) Gap(string, call.Time) error { return nil }
 
 // Missing does nothing.
 func (p *replayer) Missing([]string) error { return nil }

@@ -110,7 +110,7 @@ func TestRecordingGoesOnAfterALostLink(t *testing.T) {
 		a := &script{sessions: []func(context.Context, core.Emitter) error{
 			func(_ context.Context, out core.Emitter) error {
 				return errors.Join(out.Up(core.Instance{}), out.Frame(core.Frame{Type: "snapshot", Raw: []byte("[]")}),
-					out.Frame(frame(`{"type":"A"}`, 1)), out.DeadLetter(core.DeadLetter{}), out.Gap("x"), errors.New("cut off"))
+					out.Frame(frame(`{"type":"A"}`, 1)), out.DeadLetter(core.DeadLetter{}), out.Gap("x", 0), errors.New("cut off"))
 			},
 			func(ctx context.Context, out core.Emitter) error {
 				err := out.Frame(frame("Event: B\r\n\r\n", 2))

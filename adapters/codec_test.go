@@ -37,7 +37,7 @@ func (r *tape) Frame(f core.Frame) error {
 
 func (r *tape) DeadLetter(d core.DeadLetter) error { r.dead = append(r.dead, d); return nil }
 func (r *tape) Clock(core.ClockSample) error       { return nil }
-func (r *tape) Gap(string) error                   { return nil }
+func (r *tape) Gap(string, call.Time) error        { return nil }
 func (r *tape) Missing([]string) error             { return nil }
 func (r *tape) Count(string, int)                  {}
 

@@ -44,7 +44,7 @@ func (c *collector) Frame(f core.Frame) error {
 
 func (c *collector) DeadLetter(d core.DeadLetter) error { c.dead = append(c.dead, d); return nil }
 func (c *collector) Clock(core.ClockSample) error       { return nil }
-func (c *collector) Gap(string) error                   { return nil }
+func (c *collector) Gap(string, call.Time) error        { return nil }
 func (c *collector) Missing([]string) error             { return nil }
 func (c *collector) Count(string, int)                  {}
 

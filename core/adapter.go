@@ -33,8 +33,9 @@ type Emitter interface {
 	Up(Instance) error
 	// Clock reports one measurement of the switch's clock.
 	Clock(ClockSample) error
-	// Gap says that native events were, or may have been, lost inside a session that goes on.
-	Gap(reason string) error
+	// Gap says that native events were, or may have been, lost inside a session that goes on: after since, up to which all was
+	// heard; 0 for the last frame.
+	Gap(reason string, since call.Time) error
 	// Missing replaces what Up said of Instance.Missing: what the session cannot see now; nothing when it sees all. It
 	// comes after Up.
 	Missing(what []string) error

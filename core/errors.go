@@ -3,6 +3,8 @@ package core
 import (
 	"errors"
 	"fmt"
+
+	"github.com/ctigate/ctigate/core/call"
 )
 
 // ErrFenced is wrapped by what a Fencer's methods return once a later writer has shut it out: nothing more that it writes
@@ -27,6 +29,25 @@ func Permanent(err error) error {
 func IsPermanent(err error) bool {
 	var p *PermanentError
 	return errors.As(err, &p)
+}
+
+// LossError ends a session of several connections: what came by the one that was lost is complete up to Since only, though
+// others were heard for longer.
+type LossError struct {
+	Err   error
+	Since call.Time
+}
+
+func (e *LossError) Error() string { return e.Err.Error() }
+func (e *LossError) Unwrap() error { return e.Err }
+
+// LostSince is up to when all was heard as err says, or an error that it wraps; 0 when none says so.
+func LostSince(err error) call.Time {
+	var l *LossError
+	if errors.As(err, &l) {
+		return l.Since
+	}
+	return 0
 }
 
 // BatchError says which items of a batch were not accepted, by index, and why. Items not named were.

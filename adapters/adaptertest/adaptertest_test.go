@@ -272,7 +272,7 @@ func TestRecorder(t *testing.T) {
 		t.Errorf("after the end, as while draining: %v", err)
 	}
 	r.Hold()
-	if err := r.Gap("late"); !errors.Is(err, context.Canceled) {
+	if err := r.Gap("late", 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("after the end, and blocked: %v", err)
 	}
 	if l := r.Log(); len(l.Frames) != 1 || len(l.Missing) != 1 || len(l.Gaps) != 0 || l.Counts["n"] != 2 || l.Refused != 1 || l.Waiting != 0 {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/core/call"
 )
 
 // Recorder is a core.Emitter that keeps what it is given. It can be told to block, as the router does while its queue
@@ -105,7 +106,7 @@ func (r *Recorder) Clock(c core.ClockSample) error {
 }
 
 // Gap implements core.Emitter.
-func (r *Recorder) Gap(reason string) error {
+func (r *Recorder) Gap(reason string, _ call.Time) error {
 	return r.emit(func(l *Log) { l.Gaps = append(l.Gaps, reason) })
 }
 

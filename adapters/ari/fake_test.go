@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/core/call"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -292,7 +293,7 @@ func (r *recorder) Clock(c core.ClockSample) error {
 	return nil
 }
 
-func (r *recorder) Gap(reason string) error {
+func (r *recorder) Gap(reason string, _ call.Time) error {
 	r.note(func() { r.gaps = append(r.gaps, reason); r.order = append(r.order, "gap") })
 	return nil
 }

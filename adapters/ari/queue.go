@@ -122,6 +122,16 @@ func (q *queue) pop() (inbound, bool) {
 	return in, true
 }
 
+// oldest is when the frame that is popped next was received; none if there is none.
+func (q *queue) oldest(none call.Time) call.Time {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.n == 0 {
+		return none
+	}
+	return q.ring[q.first].received
+}
+
 // depth is how many frames wait, and the most that ever did.
 func (q *queue) depth() (now, highest int) {
 	q.mu.Lock()

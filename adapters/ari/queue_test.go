@@ -96,3 +96,23 @@ func TestQueueIsBoundedInBytes(t *testing.T) {
 		t.Errorf("one frame alone is admitted whatever its size: %v", err)
 	}
 }
+
+// What waits for later frames does not give up while these are read and not handled, nor when the process stood still.
+func TestTimePassesWithTheFrames(t *testing.T) {
+	s := &session{queue: newQueue(10, func() {})}
+	const at = 1000 * call.Second
+	passed := func(now, want call.Time) {
+		t.Helper()
+		if got := s.passed(now); got != want {
+			t.Errorf("at %v: %v, want %v", now-at, got-at, want-at)
+		}
+	}
+	passed(at, at)
+	passed(at+20*call.Millisecond, at+20*call.Millisecond)
+	must(t, s.queue.push(t.Context(), inbound{received: at + 25*call.Millisecond}))
+	passed(at+40*call.Millisecond, at+25*call.Millisecond)
+	s.queue.pop()
+	passed(at+60*call.Millisecond, at+60*call.Millisecond)
+	passed(at+2*call.Second, at+60*call.Millisecond)
+	passed(at+2020*call.Millisecond, at+2020*call.Millisecond)
+}

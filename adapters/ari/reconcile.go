@@ -106,7 +106,7 @@ func (s *session) apply(snap *snapshot) error {
 		if err := s.out.DeadLetter(core.DeadLetter{Raw: snap.raw(), Reason: reason, Received: snap.received}); err != nil {
 			return err
 		}
-		return s.out.Gap("ARI's snapshot of channels and bridges could not be read: calls that began before this session stay unknown")
+		return s.out.Gap("ARI's snapshot of channels and bridges could not be read: calls that began before this session stay unknown", 0)
 	}
 	return s.out.Frame(core.Frame{Type: "snapshot", Raw: snap.raw(), Received: snap.received, Observations: observed})
 }

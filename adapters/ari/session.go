@@ -14,7 +14,8 @@ import (
 const (
 	clockInterval = 10 * time.Second
 	flushInterval = 20 * time.Millisecond
-	amiPatience   = 5 * time.Second // how long the session waits for AMI before it goes on without
+	stoodStill    = 60 * call.Millisecond // no tick for so long: three were due
+	amiPatience   = 5 * time.Second       // how long the session waits for AMI before it goes on without
 )
 
 // session is one Run.
@@ -28,6 +29,8 @@ type session struct {
 	norm  *normalizer   // only for the goroutine that pops the queue
 	up    chan struct{} // closed once out.Up was called
 	sight sight
+
+	ticked call.Time // when it was looked last for what need not wait any more
 
 	window      []inbound // what came while the snapshot was taken
 	windowBytes int
@@ -60,6 +63,9 @@ func (s *session) run(ctx context.Context) error {
 	err = s.serve(g)
 	err = g.stop(err)
 	s.drain()
+	if s.cfg.AMI != nil && ctx.Err() == nil { // AMI may have been heard for longer
+		err = &core.LossError{Err: err, Since: call.Time(events.heard.Load())}
+	}
 	return err
 }
 
@@ -155,11 +161,22 @@ func (s *session) loop(ctx context.Context) error {
 				return err
 			}
 		case <-tick.C:
-			if err := s.flush(call.At(time.Now())); err != nil {
+			if err := s.flush(s.passed(call.At(time.Now()))); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// passed is how far time has passed for what waits for later frames: not beyond the oldest frame that is read and not handled,
+// and not at all at the first tick after this process stood still, when there may be more to be read.
+func (s *session) passed(now call.Time) call.Time {
+	at := s.queue.oldest(now)
+	if s.ticked != 0 && now-s.ticked > stoodStill {
+		at = s.ticked
+	}
+	s.ticked = now
+	return at
 }
 
 func (s *session) handleQueued(ctx context.Context, tick <-chan time.Time) error {
@@ -175,7 +192,7 @@ func (s *session) handleQueued(ctx context.Context, tick <-chan time.Time) error
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-tick:
-			if err := s.flush(call.At(time.Now())); err != nil {
+			if err := s.flush(s.passed(call.At(time.Now()))); err != nil {
 				return err
 			}
 		default:

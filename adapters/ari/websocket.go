@@ -40,11 +40,13 @@ type eventReader struct {
 
 	begun   atomic.Int64 // when the message being read began, in µs; 0 between messages
 	frames  atomic.Int64 // messages read to their end
+	heard   atomic.Int64 // all that was sent by then has been read, in µs
 	pushing atomic.Bool  // waiting for room in the queue: pongs wait with it
 }
 
 func newEventReader(conn *websocket.Conn, s *session) *eventReader {
 	e := &eventReader{conn: conn, cfg: s.cfg, queue: s.queue, count: s.out.Count}
+	e.heard.Store(time.Now().UnixMicro())
 	e.life, e.kill = context.WithCancel(context.Background())
 	return e
 }
@@ -110,6 +112,7 @@ func (e *eventReader) next(ctx context.Context) error {
 	in := inbound{from: fromARI, raw: raw, received: call.At(time.Now())}
 	e.begun.Store(0)
 	e.frames.Add(1)
+	e.heard.Store(int64(in.received))
 	if fault := e.fault(kind, err); fault != "" {
 		in = unreadableFrame(raw, fault, in.received)
 	}
@@ -205,12 +208,16 @@ func (e *eventReader) watch(ctx context.Context) error {
 }
 
 func (e *eventReader) ping(ctx context.Context) error {
-	before := e.frames.Load()
+	before, asked := e.frames.Load(), time.Now().UnixMicro()
 	pctx, cancel := context.WithTimeout(ctx, e.cfg.ReadTimeout)
 	defer cancel()
 	err := e.conn.Ping(pctx)
 	switch {
-	case err == nil || ctx.Err() != nil:
+	case err == nil:
+		for old := e.heard.Load(); old < asked && !e.heard.CompareAndSwap(old, asked); old = e.heard.Load() {
+		}
+		return nil
+	case ctx.Err() != nil:
 		return nil
 	case errors.Is(err, net.ErrClosed):
 		return nil // read knows why

@@ -278,7 +278,7 @@ func (s *session) emitRows(snap *snapshot) error {
 		if err := s.out.DeadLetter(core.DeadLetter{Raw: raw, Reason: reason, Received: snap.received}); err != nil {
 			return err
 		}
-		return s.out.Gap(reason)
+		return s.out.Gap(reason, 0)
 	}
 	return s.out.Frame(core.Frame{Type: "snapshot", Raw: raw, Received: snap.received, Observations: seen})
 }
@@ -326,7 +326,7 @@ func (s *session) emit(a arrival) error {
 		s.out.Count("sequence_inversions", 1)
 	}
 	if gap := v.gap + v.restart; gap != "" {
-		if err := s.out.Gap(gap); err != nil {
+		if err := s.out.Gap(gap, 0); err != nil {
 			return err
 		}
 	}

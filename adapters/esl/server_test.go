@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/core/call"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -248,8 +249,10 @@ func (r *recorder) Frame(f core.Frame) error           { return r.put(heard{what
 func (r *recorder) DeadLetter(d core.DeadLetter) error { return r.put(heard{what: "dead", dead: d}) }
 func (r *recorder) Up(i core.Instance) error           { return r.put(heard{what: "up", inst: i}) }
 func (r *recorder) Clock(c core.ClockSample) error     { return r.put(heard{what: "clock", clock: c}) }
-func (r *recorder) Gap(reason string) error            { return r.put(heard{what: "gap", gap: reason}) }
-func (r *recorder) Missing([]string) error             { return nil }
+func (r *recorder) Gap(reason string, _ call.Time) error {
+	return r.put(heard{what: "gap", gap: reason})
+}
+func (r *recorder) Missing([]string) error { return nil }
 func (r *recorder) Count(name string, n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 
 	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/core/call"
 )
 
 func TestSessionHandsOverEventsInOrder(t *testing.T) {
@@ -362,7 +363,7 @@ func (s *sink) Frame(core.Frame) error {
 }
 func (s *sink) Up(core.Instance) error       { return nil }
 func (s *sink) Clock(core.ClockSample) error { return nil }
-func (s *sink) Gap(string) error             { return nil }
+func (s *sink) Gap(string, call.Time) error  { return nil }
 
 // BenchmarkSession is the way of an event from a loopback socket to the router's door, with its observations.
 func BenchmarkSession(b *testing.B) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/core/call"
 )
 
 // gated is an Emitter that takes no frame before gate is closed, as the router while its queue is full, and then takes
@@ -50,7 +51,7 @@ func (g *gated) DeadLetter(d core.DeadLetter) error {
 }
 func (g *gated) Up(core.Instance) error       { return nil }
 func (g *gated) Clock(core.ClockSample) error { return nil }
-func (g *gated) Gap(string) error             { return nil }
+func (g *gated) Gap(string, call.Time) error  { return nil }
 
 // stopped has sent events read, or as many as there is room for, stops the session, and then opens the gate.
 func stopped(t *testing.T, g *gated, sent, room int) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ctigate/ctigate/adapters/sip/hep"
 	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/core/call"
 )
 
 // listenFor is how long a check waits for something to come in.
@@ -125,5 +126,5 @@ func (c *counter) Count(name string, n int) {
 
 func (c *counter) Up(core.Instance) error       { return nil }
 func (c *counter) Clock(core.ClockSample) error { return nil }
-func (c *counter) Gap(string) error             { return nil }
+func (c *counter) Gap(string, call.Time) error  { return nil }
 func (c *counter) Missing([]string) error       { return nil }

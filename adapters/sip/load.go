@@ -40,10 +40,10 @@ func (s *session) look() {
 	s.adjust(ring > 0 || shed > 0 || lost > 0 || backlog > ringFull, backlog < ringCalm)
 	if ring > 0 {
 		s.out.Count("kernel_drops", int(ring))
-		_ = s.out.Gap(fmt.Sprintf("the kernel dropped %d packets of %s: the ring was full", ring, s.cfg.Capture.Interface))
+		_ = s.out.Gap(fmt.Sprintf("the kernel dropped %d packets of %s: the ring was full", ring, s.cfg.Capture.Interface), 0)
 	}
 	if lost > 0 {
-		_ = s.out.Gap(fmt.Sprintf("%d HEP frames were lost: more came than could be taken, see hep_shed_sip and hep_kernel_drops", lost))
+		_ = s.out.Gap(fmt.Sprintf("%d HEP frames were lost: more came than could be taken, see hep_shed_sip and hep_kernel_drops", lost), 0)
 	}
 }
 

@@ -171,7 +171,7 @@ func (b *outbox) keep(err error) {
 func (b *outbox) send(p parcel) error {
 	var gap error
 	if n := b.lost.Swap(0); n > 0 {
-		gap = b.out.Gap("the router was too slow: SIP messages were shed, see dropped")
+		gap = b.out.Gap("the router was too slow: SIP messages were shed, see dropped", 0)
 	}
 	if p.dead != nil {
 		return errors.Join(gap, b.out.DeadLetter(*p.dead))

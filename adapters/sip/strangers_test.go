@@ -206,7 +206,7 @@ func (s *slowEmitter) DeadLetter(core.DeadLetter) error { return nil }
 func (s *slowEmitter) Count(string, int)                {}
 func (s *slowEmitter) Up(core.Instance) error           { return nil }
 func (s *slowEmitter) Clock(core.ClockSample) error     { return nil }
-func (s *slowEmitter) Gap(string) error                 { return nil }
+func (s *slowEmitter) Gap(string, call.Time) error      { return nil }
 func (s *slowEmitter) Missing([]string) error           { return nil }
 
 // RTCP to a port of its own (RFC 3605).

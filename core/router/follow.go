@@ -217,7 +217,16 @@ func (f *follower) tryJoin(ctx context.Context) (next int64, err error) {
 
 // tail returns the last entry before end that says where the latest checkpoint is; nil when there is none.
 func (f *follower) tail(ctx context.Context, end int64) (last *entry, err error) {
-	for from := max(0, end-tailEntries); ; {
+	for back := int64(tailEntries); ; back *= 4 { // there may be nothing but a checkpoint's pieces
+		if last, err = f.lastFrom(ctx, max(0, end-back)); err != nil || last != nil || back >= end {
+			return last, err
+		}
+	}
+}
+
+// lastFrom reads the log from an offset on and returns the last entry that is no piece of a checkpoint, without its data.
+func (f *follower) lastFrom(ctx context.Context, from int64) (last *entry, err error) {
+	for {
 		page, err := f.c.Log.Read(ctx, from)
 		if err != nil {
 			return nil, err
@@ -411,7 +420,7 @@ func (p *loop) adopt(f *follower, raw []byte) error {
 	if err := p.restoreState(s.state); err != nil {
 		return err
 	}
-	p.gen, f.need = s.gen, false
+	p.gen, f.need, f.restarted = s.gen, false, false
 	f.unsure.set(s.turns)
 	p.r.log.Info("cluster: the owner's state is here", "turn", p.nth, "active_calls", p.tracker.Active())
 	return nil

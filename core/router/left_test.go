@@ -455,3 +455,39 @@ func TestHeldAgainIsCounted(t *testing.T) {
 	}))
 	a.end(t)
 }
+
+// A node takes over, and its own session, which it ends for a snapshot, brings calls until then: a gap touches them as well,
+// and those that the next snapshot does not name are over.
+func TestCallsBetweenDownAndUp(t *testing.T) {
+	j, found := openJournal(t, t.TempDir(), journal.Options{})
+	m := &memory{}
+	o := kept(j, found)
+	o.Links, o.Sinks = pbx(sessions()), []NamedSink{{Name: "m", Sink: m}}
+	r, stop := start(t, o)
+	must(t, r.do(t.Context(), func() {
+		p, l, at := r.loop, r.links[0], now()
+		step := func(kind msgKind, obs ...call.Observation) {
+			at += call.Millisecond
+			for i := range obs {
+				obs[i].At, obs[i].Received, obs[i].Native = at, at, call.Native{Type: "test", ID: at.String()}
+			}
+			p.handle(&message{kind: kind, link: l, at: at, obs: obs, text: "taken over", inst: &core.Instance{Kind: "asterisk", ID: "aa:bb"}})
+		}
+		step(msgUp)
+		step(msgDown)
+		step(msgFrame, call.Observation{Kind: call.LegCreated, Leg: "a", Link: "a", Inbound: true}, call.Observation{Kind: call.SnapshotLeg, Leg: "a", Value: "up"})
+		step(msgFrame, call.Observation{Kind: call.LegCreated, Leg: "b", Link: "b", Inbound: true})
+		step(msgDown)
+		step(msgFrame, call.Observation{Kind: call.LegCreated, Leg: "c", Link: "c", Inbound: true})
+		step(msgUp)
+		step(msgFrame, call.Observation{Kind: call.SnapshotEnd})
+		p.flush(t.Context())
+	}))
+	eventually(t, "the records", func() bool { return len(m.on(core.StreamRecords)) == 3 })
+	for _, i := range m.on(core.StreamRecords) {
+		if c := i.Event.Call.Completeness; c == nil || c.Gaps != 1 {
+			t.Errorf("call %s: %+v", i.Event.CallID, c)
+		}
+	}
+	must(t, stop(), j.Close())
+}

@@ -86,7 +86,7 @@ func (l *link) supervise(ctx context.Context) {
 			wait, failures = 0, -1
 		}
 		complained = l.complain(err, complained, wait)
-		l.tell(message{kind: msgDown, text: err.Error()})
+		l.tell(message{kind: msgDown, text: err.Error(), from: core.LostSince(err)})
 		failures++
 		if !sleep(ctx, wait) {
 			return
@@ -227,8 +227,8 @@ func (e *emitter) Clock(s core.ClockSample) error {
 	return e.put(message{kind: msgClock, at: e.now(), clock: &s})
 }
 
-func (e *emitter) Gap(reason string) error {
-	return e.put(message{kind: msgGap, at: e.now(), text: reason})
+func (e *emitter) Gap(reason string, since call.Time) error {
+	return e.put(message{kind: msgGap, at: e.now(), text: reason, from: since})
 }
 
 func (e *emitter) Missing(what []string) error {

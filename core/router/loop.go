@@ -49,7 +49,7 @@ type message struct {
 	obs   []call.Observation
 	inst  *core.Instance
 	clock *core.ClockSample
-	from  call.Time // msgNote: of what it tells; at is its end. msgDown, msgGap: when the process stood still shortly before, 0: it did not
+	from  call.Time // msgNote: of what it tells; at is its end. msgDown, msgGap: up to when all was heard, where that is earlier than the last frame; else 0
 
 	now   call.Time // when the loop took it, as received time: never going back
 	ahead call.Time // of now before our clock, see loop.clockTime
@@ -192,7 +192,7 @@ func (p *loop) turn(hard context.Context) (open bool) {
 			p.watch(&p.batch[i])
 		}
 		if k := p.batch[i].kind; k == msgDown || k == msgGap {
-			p.batch[i].from = p.r.pauses.lately()
+			p.batch[i].from = earlier(p.batch[i].from, p.r.pauses.lately())
 		}
 		if p.standby {
 			p.hold(&p.batch[i])
@@ -209,6 +209,14 @@ func (p *loop) turn(hard context.Context) (open bool) {
 	p.active.Store(int64(p.tracker.Active()))
 	p.flush(hard)
 	return open
+}
+
+// earlier is the earlier of two times that are known, those that are not 0.
+func earlier(a, b call.Time) call.Time {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // take handles a message of the links that this node owns.

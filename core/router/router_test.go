@@ -60,7 +60,7 @@ func TestReconnectTellsGapBeforeSnapshot(t *testing.T) {
 				must(t, up(out))
 				f := frame(call.SnapshotLeg, "a", "2")
 				f.Observations = append(f.Observations, call.Observation{Kind: call.SnapshotEnd})
-				must(t, out.Frame(f), out.Gap("queue overrun"))
+				must(t, out.Frame(f), out.Gap("queue overrun", 0))
 				<-ctx.Done()
 				return nil
 			})
@@ -95,6 +95,43 @@ func TestReconnectTellsGapBeforeSnapshot(t *testing.T) {
 		}
 		if g, s, r := order(call.SourceGap, false), order(call.CallUpdated, true), order(call.SourceReconciled, false); g > s || s > r {
 			t.Errorf("gap at %d, snapshot at %d, reconciled at %d", g, s, r)
+		}
+	})
+}
+
+// Of a link's two connections one went on when the other stood still: what is lost with that one is lost since then.
+func TestGapOfOneConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		a := sessions(
+			func(ctx context.Context, out core.Emitter) error {
+				must(t, up(out))
+				time.Sleep(time.Minute)
+				must(t, out.Frame(frame(call.LegCreated, "a", "1")))
+				time.Sleep(10 * time.Second)
+				must(t, out.Gap("AMI lost", call.At(began.Add(50*time.Second))))
+				time.Sleep(time.Minute)
+				must(t, out.Frame(frame(call.LegAlerting, "a", "2")))
+				time.Sleep(10 * time.Second)
+				return &core.LossError{Err: errors.New("ARI lost"), Since: call.At(began.Add(110 * time.Second))}
+			},
+			func(ctx context.Context, out core.Emitter) error {
+				must(t, up(out))
+				<-ctx.Done()
+				return nil
+			})
+		m := &memory{}
+		_, stop := start(t, Options{Links: []Link{{ID: "pbx", Kind: "asterisk", Adapter: a}}, Sinks: []NamedSink{{Name: "m", Sink: m}}})
+		time.Sleep(5 * time.Minute)
+		must(t, stop())
+		var from []time.Duration
+		for _, i := range m.on(core.StreamSources) {
+			if i.Event.Type == call.SourceGap {
+				from = append(from, i.Event.Source.From.Std().Sub(began))
+			}
+		}
+		if want := []time.Duration{50 * time.Second, 110 * time.Second}; !slices.Equal(from, want) {
+			t.Errorf("gaps from %v, want %v", from, want)
 		}
 	})
 }

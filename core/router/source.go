@@ -112,6 +112,9 @@ func (p *loop) up(l *link, m *message) {
 	if m.inst.Kind != "" {
 		st.ref.Kind = m.inst.Kind
 	}
+	if st.wasUp && !st.up {
+		p.unheard(l, m)
+	}
 	p.source(l, call.SourceUp, m.at, &call.Source{Version: m.inst.Version, Reason: missing(m.inst)})
 	if st.wasUp {
 		why := st.downWhy
@@ -153,15 +156,22 @@ func (p *loop) down(l *link, m *message) {
 		l.stats.failed(m.text, m.at)
 		l.tel.Up.Store(false)
 	}
-	st.paused(m.from)
 	if !st.up && st.downSaid && (st.wasUp || m.text == st.downWhy || m.text == stopping) {
+		p.unheard(l, m)
 		return // known; why the retries fail is in the log
 	}
 	st.settle(m.at)
+	st.paused(m.from)
 	st.up, st.downSaid, st.downWhy, st.snapshot = false, true, m.text, nil
-	p.emit(l, p.tracker.Apply(st.ref, call.Observation{Kind: call.LinkDown, At: m.at, Received: m.at, Reason: m.text, Synthetic: true,
-		Native: call.Native{Type: "ctigate.link_down", ID: m.at.String(), Seq: st.seq}}))
+	p.unheard(l, m)
 	p.source(l, call.SourceDown, m.at, &call.Source{Reason: m.text})
+}
+
+// unheard tells the tracker that nobody listens to l: also of calls that were told of when it was down already, as by what a
+// node held that takes over.
+func (p *loop) unheard(l *link, m *message) {
+	p.emit(l, p.tracker.Apply(l.state.ref, call.Observation{Kind: call.LinkDown, At: m.at, Received: m.at, Reason: m.text, Synthetic: true,
+		Native: call.Native{Type: "ctigate.link_down", ID: m.at.String(), Seq: l.state.seq}}))
 }
 
 // reconciled says what the snapshot that o ends has brought, and how it was put in order with the events.

@@ -69,5 +69,5 @@ func (p *probe) Missing(what []string) error {
 
 func (p *probe) DeadLetter(core.DeadLetter) error { return nil }
 func (p *probe) Clock(core.ClockSample) error     { return nil }
-func (p *probe) Gap(string) error                 { return nil }
+func (p *probe) Gap(string, call.Time) error      { return nil }
 func (p *probe) Count(string, int)                {}

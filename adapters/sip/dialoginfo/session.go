@@ -228,7 +228,7 @@ func (s *session) frame(f core.Frame) {
 }
 
 func (s *session) gap(reason string) {
-	s.outbox.put(func(out core.Emitter) error { return out.Gap(reason) })
+	s.outbox.put(func(out core.Emitter) error { return out.Gap(reason, 0) })
 }
 
 // alive asks a silent PBX whether it is there. One that has never answered OPTIONS is not held to it.
