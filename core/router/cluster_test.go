@@ -444,6 +444,22 @@ func TestHeldByConnections(t *testing.T) {
 	}
 }
 
+// What AMI says of a party waits in the adapter for ARI to show it, what it says of an agent does not: that came later, and is
+// not given up when the owner tells of the first.
+func TestHeldInTheOrderOfReading(t *testing.T) {
+	h, l, now := newHeld(), &link{}, time.Now()
+	at := func(nth int) *message {
+		return &message{kind: msgFrame, link: l, obs: observed(nth, call.Observation{Kind: call.LegHeld, Leg: "a", Feed: 1}).Observations}
+	}
+	for _, nth := range []int{0, 2, 1, 3} {
+		h.hold(at(nth), now)
+	}
+	h.told(at(1), now)
+	if h.n != 2 || h.all[0].frame.obs[0].Native.ID != "n2" {
+		t.Errorf("%d held, first %+v", h.n, h.all[0].frame.obs)
+	}
+}
+
 // What the owner before has told of and comes here only once this node owns the links is not taken again.
 func TestToldByTheOwnerBefore(t *testing.T) {
 	h, l := newHeld(), &link{}

@@ -65,21 +65,21 @@ func newHeld() *held {
 func (h *held) hold(m *message, now time.Time) {
 	h.order, h.early = h.expire(h.order, now), h.expire(h.early, now)
 	for _, o := range m.obs {
+		if o.Received == 0 {
+			o.Received = m.at
+		}
 		k, mine := keyOf(m.link, &o)
 		switch {
 		case !mine:
 			continue
 		case h.seen[k].n > 0:
 			if h.seen[k].session == m.link.begun { // what came before it may be all that this node has seen of an owner's gap
-				h.meet(m.link, &o, now, nil)
+				h.meet(m.link, &o, now)
 			}
 			h.forget(k)
 			continue
 		case now.Sub(m.link.begunAt) < lateFor && m.at < call.At(m.link.begunAt): // before gave up what was held by then; this came late
 			continue
-		}
-		if o.Received == 0 {
-			o.Received = m.at
 		}
 		x := &heldObservation{frame: *m, since: now}
 		x.frame.raw, x.frame.obs = nil, []call.Observation{o}
@@ -130,13 +130,14 @@ func (h *held) missed(by map[*link]*drop) {
 	}
 }
 
-// remove takes x, the first of its key, out, and what is gone at the front with it.
+// remove takes x out, and what is gone at the front with it.
 func (h *held) remove(x *heldObservation) {
 	k, _ := keyOf(x.frame.link, &x.frame.obs[0])
 	x.gone = true
 	h.n--
 	if same := h.byKey[k]; len(same) > 1 {
-		h.byKey[k] = same[1:]
+		i := slices.Index(same, x)
+		h.byKey[k] = slices.Concat(same[:i], same[i+1:])
 	} else {
 		delete(h.byKey, k)
 	}
@@ -157,7 +158,7 @@ func (h *held) told(m *message, now time.Time) {
 			continue
 		}
 		if same := h.byKey[k]; len(same) > 0 {
-			h.meet(m.link, &same[0].frame.obs[0], same[0].since, same[0])
+			h.meet(m.link, &same[0].frame.obs[0], same[0].since)
 			h.remove(same[0])
 			continue
 		}
@@ -177,17 +178,17 @@ func keyOf(l *link, o *call.Observation) (k seenKey, ok bool) {
 	return k, k.key != 0 && !o.Synthetic && !o.Kind.OfSnapshot()
 }
 
-// meet notes that the owner has told of o, which came here at since and is held as x, nil when it is not held. When that is
-// the first of its connection since the owner began to listen to l, what came here before by that came before the owner's
-// snapshot, which says what became of it.
-func (h *held) meet(l *link, o *call.Observation, since time.Time, x *heldObservation) {
+// meet notes that the owner has told of o, which came here at since. When that is the first of its connection since the owner
+// began to listen to l, what was received here before by that came before the owner's snapshot, which says what became of it.
+// An adapter may tell of it later than of what came after.
+func (h *held) meet(l *link, o *call.Observation, since time.Time) {
 	by := l.toldBy.at(o)
 	if by.IsZero() {
 		for _, y := range h.all {
-			if y == x && x != nil {
-				break
+			if y == nil || y.gone || y.frame.link != l {
+				continue
 			}
-			if y != nil && !y.gone && y.frame.link == l && l.toldBy.at(&y.frame.obs[0]) == by {
+			if theirs := &y.frame.obs[0]; l.toldBy.at(theirs) == by && theirs.Received < o.Received {
 				h.remove(y)
 			}
 		}
