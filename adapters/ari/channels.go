@@ -12,7 +12,13 @@ import (
 // that are not parties, and for those whose creation is still held back.
 func (n *normalizer) see(ch *channel, typ string) *chanState {
 	c := n.know(ch, typ)
-	if c == nil || !c.held {
+	switch {
+	case c == nil:
+		return nil
+	case c.early && !complete(c, ch, typ): // a reader that still holds it back hears nothing either
+		return nil
+	case !c.held:
+		c.early = false
 		n.learnSIP(ch, c)
 		return c
 	}
@@ -22,7 +28,7 @@ func (n *normalizer) see(ch *channel, typ string) *chanState {
 	if ch.Caller.Number != "" && c.create.Number == "" {
 		c.create.Number, c.create.Name = ch.Caller.Number, ch.Caller.Name
 	}
-	if !complete(c, typ) {
+	if !complete(c, ch, typ) {
 		return nil
 	}
 	n.release(c)
@@ -31,7 +37,7 @@ func (n *normalizer) see(ch *channel, typ string) *chanState {
 
 // learnSIP tells the SIP Call-ID of a channel whose creation lacked it.
 func (n *normalizer) learnSIP(ch *channel, c *chanState) {
-	if c == nil || c.sip || c.gone || ch.ProtocolID == "" {
+	if c.sip || c.gone || ch.ProtocolID == "" {
 		return
 	}
 	c.sip = true
@@ -39,12 +45,12 @@ func (n *normalizer) learnSIP(ch *channel, c *chanState) {
 }
 
 // complete reports whether an event of this type means that no more will become known of a held-back creation.
-func complete(c *chanState, typ string) bool {
+func complete(c *chanState, ch *channel, typ string) bool {
 	switch typ {
 	case "ChannelCreated":
 		return false
 	case "ChannelVarset":
-		return c.inbound && c.create.SIPCallID != ""
+		return c.inbound && (c.sip || ch.ProtocolID != "" || c.create != nil && c.create.SIPCallID != "")
 	case "ChannelDialplan", "ChannelCallerId", "ChannelConnectedLine", "DeviceStateChanged":
 		return c.inbound
 	}
@@ -66,7 +72,7 @@ func (n *normalizer) know(ch *channel, typ string) *chanState {
 		n.count("channels_over_limit", 1)
 		return nil
 	}
-	c := &chanState{id: ch.ID, held: true, since: n.received, create: n.creation(ch)}
+	c := &chanState{id: ch.ID, held: true, since: n.received, told: n.at, create: n.creation(ch)}
 	c.inbound = c.create.Inbound
 	if typ != "ChannelCreated" {
 		c.create.Unseen = true
@@ -142,7 +148,7 @@ func (n *normalizer) destroyed(c *chanState) {
 // flush gives up waiting for the rest of what was seen before. Call it about every 20 ms.
 func (n *normalizer) flush(now call.Time) []call.Observation {
 	n.begin("ctigate.flush", now, now)
-	n.releaseHeld(func(c *chanState) bool { return now-c.since >= holdFor })
+	n.releaseHeld(func(c *chanState) bool { return n.latest-c.told >= holdFor || now-c.since >= holdSilent })
 	n.flushAMI(now)
 	return n.out
 }
@@ -171,6 +177,7 @@ func (n *normalizer) releaseHeld(isDue func(*chanState) bool) {
 	})
 	for _, c := range due {
 		n.release(c)
+		c.early = true
 	}
 }
 

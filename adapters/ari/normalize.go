@@ -11,12 +11,13 @@ import (
 // normalizer turns the ARI events and AMI messages of one link into observations. It does no I/O and reads no clock.
 //
 // What a channel's creation lacks (SIP Call-ID, caller, who dialed it) comes a few events later, within a millisecond,
-// so a creation is held back until then, at most holdFor.
+// so a creation is held back until then: at most until the switch tells of something holdFor later, or holdSilent.
 type normalizer struct {
 	opt     options
 	count   func(name string, n int)
 	chans   map[string]*chanState
 	pending map[string]*chanState // whose creation is held back
+	latest  call.Time             // ARI: the switch's time of the latest event
 	gone    []string              // destroyed channels, oldest first, remembered for what AMI says late
 	dialEnd map[string]string     // AMI: how the dial to a channel ended
 	waiting []waitingAMI          // AMI: about channels that ARI has not shown yet
@@ -44,6 +45,7 @@ type options struct {
 // chanState is what must be remembered of a channel.
 type chanState struct {
 	held    bool // creation not emitted yet
+	early   bool // it was emitted before what completes it came
 	inbound bool
 	root    bool // outbound, and nobody's second leg: a call began with it
 	gone    bool
@@ -56,15 +58,17 @@ type chanState struct {
 	rate    int
 	codecAt call.Time
 	create  *call.Observation // while held
-	since   call.Time
-	leftAt  call.Time // AMI: when it left its queue, until the reason is known
-	leftRx  call.Time // and when that was received
+	since   call.Time         // when it was received
+	told    call.Time         // and when the switch told of it
+	leftAt  call.Time         // AMI: when it left its queue, until the reason is known
+	leftRx  call.Time         // and when that was received
 	queue   string
 	found   string // its state when first heard of, while held
 }
 
 const (
-	holdFor     = 20 * call.Millisecond
+	holdFor     = 20 * call.Millisecond  // by the switch's time
+	holdSilent  = 150 * call.Millisecond // by ours, while the switch says nothing: its messages may be under way
 	waitForARI  = 200 * call.Millisecond
 	maxGone     = 4096
 	maxWaiting  = 4096
@@ -95,6 +99,7 @@ func (n *normalizer) event(raw []byte, received call.Time) (core.Frame, error) {
 	}
 	f.Type = ev.Type
 	n.begin(ev.Type, parseTime(ev.Timestamp), received)
+	n.latest = n.at
 	n.observe(ev)
 	n.identify(raw, ev.Application)
 	f.Observations = n.out
@@ -291,6 +296,7 @@ func (n *normalizer) dial(ev *event) {
 	if peer == nil {
 		return
 	}
+	peer.early = false
 	if peer.held {
 		if ev.Caller != nil {
 			peer.create.Parent = ev.Caller.ID

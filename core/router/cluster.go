@@ -345,6 +345,7 @@ func (p *loop) takeLinks(f *follower) {
 			p.handle(&news)
 		}
 		if l.own != nil {
+			l.ending = true
 			l.restart() // its snapshot is needed
 		}
 	}

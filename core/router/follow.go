@@ -437,9 +437,9 @@ func (p *loop) watch(m *message) {
 	l := m.link
 	switch m.kind {
 	case msgUp:
-		l.own, l.ownSince, l.ownBlind = m.inst, time.Time{}, m.inst.Missing
+		l.own, l.ownSince, l.ownBlind, l.ending = m.inst, time.Time{}, m.inst.Missing, false
 	case msgDown:
-		l.own = nil
+		l.own, l.ending = nil, false
 	case msgMissing, msgGap: // part of it was not heard
 		if m.inst != nil && l.own != nil {
 			own := *l.own

@@ -491,3 +491,35 @@ func TestCallsBetweenDownAndUp(t *testing.T) {
 	}
 	must(t, stop(), j.Close())
 }
+
+// A new owner ends its session for a snapshot. What that session's own snapshot says comes too late.
+func TestSnapshotOfASessionThatEnds(t *testing.T) {
+	a := newNode(t, "a", t.TempDir(), newMemoryLog(), &resumer{})
+	<-a.Joined()
+	a.takeOver(t, 1)
+	eventually(t, "the link", func() bool { return a.Status().Ready })
+	must(t, a.do(t.Context(), func() {
+		l := a.links[0]
+		l.ending = true
+		said := func(o call.Observation) message {
+			return message{kind: msgFrame, link: l, at: now(), obs: observed(1, o).Observations}
+		}
+		for _, x := range []struct {
+			m    message
+			left int
+		}{
+			{said(call.Observation{Kind: call.AgentStateChange, Agent: "agent1", Value: "busy", Synthetic: true}), 0},
+			{said(call.Observation{Kind: call.SnapshotEnd}), 0},
+			{said(call.Observation{Kind: call.AgentStateChange, Agent: "agent1", Value: "busy"}), 1},
+		} {
+			if a.loop.take(&x.m); len(x.m.obs) != x.left {
+				t.Errorf("%d observations left, want %d", len(x.m.obs), x.left)
+			}
+		}
+		end := message{kind: msgDown, link: l}
+		if a.loop.watch(&end); l.ending {
+			t.Error("the session has ended, and what the next says would be left out")
+		}
+	}))
+	a.end(t)
+}

@@ -49,6 +49,7 @@ type link struct {
 	own      *core.Instance // this node's own session, nil while there is none
 	ownSince time.Time      // when its snapshot was over, or it last said that it had missed something
 	ownBlind []string       // what it could not see from its beginning
+	ending   bool           // that session is to end, for one that brings a snapshot
 	told     time.Time      // when the latest came here that the owner told of; zero: nothing since it began to listen
 	toldBy   feeds          // likewise, of each of the link's connections
 	anew     time.Time      // when the owner was seen to begin to listen

@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -223,6 +224,9 @@ func earlier(a, b call.Time) call.Time {
 func (p *loop) take(m *message) {
 	if f := p.r.follower; f != nil {
 		f.held.sift(m, time.Now())
+		if m.link.ending { // what its snapshot says is older than what is known
+			m.obs = slices.DeleteFunc(m.obs, func(o call.Observation) bool { return o.Synthetic || o.Kind.OfSnapshot() })
+		}
 	}
 	p.handle(m)
 }
