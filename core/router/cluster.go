@@ -333,7 +333,7 @@ func (p *loop) takeLinks(f *follower) {
 		}
 	}
 	for _, l := range p.r.links {
-		news := message{kind: msgDown, link: l, at: now - p.ahead, text: from}
+		news := message{kind: msgDown, link: l, at: now - p.ahead, text: from, from: l.state.heard} // nobody may have listened behind the last frame
 		switch {
 		case p.seamless(l):
 			if !l.own.Shared {

@@ -301,3 +301,30 @@ func TestTheRestIsDeliveredByTheNextStart(t *testing.T) {
 	must(t, stop(), j.Close())
 	wholeCalls(t, m.items)
 }
+
+// A gateway dies right behind a frame that says nothing of when it was sent: others may have been under way.
+func TestGapBehindAnUntimedFrame(t *testing.T) {
+	dir := t.TempDir()
+	j, found := openJournal(t, dir, journal.Options{})
+	o := kept(j, found)
+	o.Links, o.Sinks = pbx(sends(t, nil, core.Frame{Type: "untimed", Observations: []call.Observation{{Kind: call.SnapshotEnd}}})), []NamedSink{{Name: "m", Sink: &memory{}}}
+	r, stop := start(t, o)
+	eventually(t, "the frame", func() bool { return r.Status().Links[0].Received == 1 && r.Status().Queue == 0 && r.keeper.turns.len() == 0 })
+	var heard call.Time
+	must(t, r.do(t.Context(), func() { heard = r.links[0].state.heard }))
+	crashed := image(t, dir)
+	must(t, stop(), j.Close())
+	j, found = openJournal(t, crashed, journal.Options{})
+	o = kept(j, found)
+	m := &memory{}
+	o.Links, o.Sinks = pbx(sends(t, nil)), []NamedSink{{Name: "m", Sink: m}}
+	o.Now = func() time.Time { return time.Now().Add(time.Minute) }
+	_, stop = start(t, o)
+	eventually(t, "the gap", func() bool { return contains(m.types(core.StreamSources), call.SourceGap) })
+	must(t, stop(), j.Close())
+	for _, i := range m.on(core.StreamSources) {
+		if e := i.Event; e.Type == call.SourceGap && e.Source.From != heard {
+			t.Errorf("the gap is from %s, want %s", e.Source.From, heard)
+		}
+	}
+}

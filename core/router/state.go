@@ -205,7 +205,7 @@ func (p *loop) began() {
 			p.step(&message{kind: msgGap, link: l, text: "journal damaged: " + d, at: now - p.ahead, now: now, ahead: p.ahead})
 		}
 		if l.state.up {
-			p.step(&message{kind: msgDown, link: l, text: unstopped, at: now - p.ahead, now: now, ahead: p.ahead})
+			p.step(&message{kind: msgDown, link: l, text: unstopped, at: now - p.ahead, from: l.state.heard, now: now, ahead: p.ahead}) // it may have ended right behind its last frame
 		}
 	}
 	p.damage = nil
