@@ -14,8 +14,11 @@ import (
 // newest is the journal's segment that was written last.
 func (n *node) newest() (string, error) {
 	all, err := filepath.Glob(filepath.Join(n.journal(), "*.cti"))
-	if err != nil || len(all) == 0 {
-		return "", fmt.Errorf("%s has no segment in its journal: %w", n.name, err)
+	if err != nil {
+		return "", fmt.Errorf("looking for the segments of %s's journal: %w", n.name, err)
+	}
+	if len(all) == 0 {
+		return "", fmt.Errorf("%s has no segment in its journal", n.name)
 	}
 	return slices.Max(all), nil
 }
