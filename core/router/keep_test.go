@@ -309,7 +309,9 @@ func TestGapBehindAnUntimedFrame(t *testing.T) {
 	o := kept(j, found)
 	o.Links, o.Sinks = pbx(sends(t, nil, core.Frame{Type: "untimed", Observations: []call.Observation{{Kind: call.SnapshotEnd}}})), []NamedSink{{Name: "m", Sink: &memory{}}}
 	r, stop := start(t, o)
-	eventually(t, "the frame", func() bool { return r.Status().Links[0].Received == 1 && r.Status().Queue == 0 && r.keeper.turns.len() == 0 })
+	eventually(t, "the frame", func() bool {
+		return r.Status().Links[0].Received == 1 && r.Status().Queue == 0 && r.keeper.turns.len() == 0
+	})
 	var heard call.Time
 	must(t, r.do(t.Context(), func() { heard = r.links[0].state.heard }))
 	crashed := image(t, dir)
