@@ -64,7 +64,7 @@ func (s *session) run(ctx context.Context) error {
 	err = g.stop(err)
 	s.drain()
 	if s.cfg.AMI != nil && ctx.Err() == nil { // AMI may have been heard for longer
-		err = &core.LossError{Err: err, Since: call.Time(events.heard.Load())}
+		err = &core.LossError{Err: err, Since: events.heard()}
 	}
 	return err
 }
@@ -161,12 +161,15 @@ func (s *session) loop(ctx context.Context) error {
 				return err
 			}
 		case <-tick.C:
-			if err := s.flush(s.passed(call.At(time.Now()))); err != nil {
+			if err := s.tick(); err != nil {
 				return err
 			}
 		}
 	}
 }
+
+// tick hands over what need not wait any more.
+func (s *session) tick() error { return s.flush(s.passed(call.At(time.Now()))) }
 
 // passed is how far time has passed for what waits for later frames: not beyond the oldest frame that is read and not handled,
 // and not at all at the first tick after this process stood still, when there may be more to be read.
@@ -192,7 +195,7 @@ func (s *session) handleQueued(ctx context.Context, tick <-chan time.Time) error
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-tick:
-			if err := s.flush(s.passed(call.At(time.Now()))); err != nil {
+			if err := s.tick(); err != nil {
 				return err
 			}
 		default:

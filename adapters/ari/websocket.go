@@ -40,13 +40,16 @@ type eventReader struct {
 
 	begun   atomic.Int64 // when the message being read began, in µs; 0 between messages
 	frames  atomic.Int64 // messages read to their end
-	heard   atomic.Int64 // all that was sent by then has been read, in µs
 	pushing atomic.Bool  // waiting for room in the queue: pongs wait with it
+
+	// All that was sent by the later of these has been read. Each belongs to one goroutine.
+	received call.Time // the latest message, of read
+	asked    call.Time // the latest ping that was answered, of watch
 }
 
 func newEventReader(conn *websocket.Conn, s *session) *eventReader {
 	e := &eventReader{conn: conn, cfg: s.cfg, queue: s.queue, count: s.out.Count}
-	e.heard.Store(time.Now().UnixMicro())
+	e.received = call.At(time.Now())
 	e.life, e.kill = context.WithCancel(context.Background())
 	return e
 }
@@ -112,7 +115,7 @@ func (e *eventReader) next(ctx context.Context) error {
 	in := inbound{from: fromARI, raw: raw, received: call.At(time.Now())}
 	e.begun.Store(0)
 	e.frames.Add(1)
-	e.heard.Store(int64(in.received))
+	e.received = in.received
 	if fault := e.fault(kind, err); fault != "" {
 		in = unreadableFrame(raw, fault, in.received)
 	}
@@ -207,15 +210,17 @@ func (e *eventReader) watch(ctx context.Context) error {
 	}
 }
 
+// heard is up to when all that was sent has been read. It is for when the session's goroutines have ended.
+func (e *eventReader) heard() call.Time { return max(e.received, e.asked) }
+
 func (e *eventReader) ping(ctx context.Context) error {
-	before, asked := e.frames.Load(), time.Now().UnixMicro()
+	before, asked := e.frames.Load(), call.At(time.Now())
 	pctx, cancel := context.WithTimeout(ctx, e.cfg.ReadTimeout)
 	defer cancel()
 	err := e.conn.Ping(pctx)
 	switch {
 	case err == nil:
-		for old := e.heard.Load(); old < asked && !e.heard.CompareAndSwap(old, asked); old = e.heard.Load() {
-		}
+		e.asked = asked
 		return nil
 	case ctx.Err() != nil:
 		return nil

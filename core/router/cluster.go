@@ -470,7 +470,6 @@ func (p *loop) standDown(s *stint, clean bool, left unlogged) {
 
 // goBack sets the loop to where the journal ends. It reports whether its turns follow each other.
 func (p *loop) goBack() bool {
-	p.r.follower.restarted = true
 	_, err := p.r.o.Journal.Sync() // what was appended just before the end is to be read as well
 	if err == nil {
 		err = p.restoreState(p.r.follower.blank)

@@ -174,6 +174,27 @@ func (n *node) takeOver(t *testing.T, gen uint64) {
 	must(t, n.TakeOver(ctx, gen, n.before))
 }
 
+// ownerAndStandby are two nodes, of which a owns the link, and has told of it.
+func ownerAndStandby(t *testing.T, log *memoryLog, store *resumer) (a, b *node) {
+	t.Helper()
+	a = newNode(t, "a", t.TempDir(), log, store)
+	<-a.Joined()
+	a.takeOver(t, 1)
+	b = newNode(t, "b", t.TempDir(), log, store)
+	<-b.Joined()
+	eventually(t, "the link", func() bool { return len(store.on(core.StreamSources)) == 2 })
+	return a, b
+}
+
+// follows waits until a standby has the owner's state.
+func follows(t *testing.T, standby, owner *node) {
+	t.Helper()
+	eventually(t, "that the standby follows", func() bool {
+		s := standby.Status().Cluster
+		return s.Synced && s.Turn == owner.Status().Cluster.Turn
+	})
+}
+
 func (n *node) lose(t *testing.T) {
 	t.Helper()
 	n.owner.Store(false)
@@ -681,7 +702,7 @@ func TestFirstOfACluster(t *testing.T) {
 	})
 	b := newNode(t, "b", t.TempDir(), log, store)
 	<-b.Joined()
-	eventually(t, "the state", func() bool { return b.Status().Cluster.Synced && b.Status().Cluster.Turn == a.Status().Cluster.Turn })
+	follows(t, b, a)
 	a.end(t)
 	b.end(t)
 }
@@ -706,12 +727,7 @@ func TestFencedIsTold(t *testing.T) {
 // lies before it again and again.
 func TestHoleInTheLog(t *testing.T) {
 	log, store := newMemoryLog(), &resumer{}
-	a := newNode(t, "a", t.TempDir(), log, store)
-	<-a.Joined()
-	a.takeOver(t, 1)
-	b := newNode(t, "b", t.TempDir(), log, store)
-	<-b.Joined()
-	eventually(t, "the link", func() bool { return len(store.on(core.StreamSources)) == 2 })
+	a, b := ownerAndStandby(t, log, store)
 	must(t, a.do(t.Context(), func() { a.loop.nth += 10 }))
 	for _, f := range talk(0, "a")[:4] {
 		a.frames <- f

@@ -63,7 +63,7 @@ type follower struct {
 
 func newFollower(r *Router, c *Cluster) *follower {
 	return &follower{r: r, c: c, pages: make(chan page), rejoin: make(chan struct{}, 1), resume: make(chan struct{}, 1),
-		joined: make(chan struct{}), owned: make(chan struct{}), state: -1, restarted: true, toldTo: -1, hole: -1, held: newHeld(), heard: time.Now()}
+		joined: make(chan struct{}), owned: make(chan struct{}), state: -1, toldTo: -1, hole: -1, held: newHeld(), heard: time.Now()}
 }
 
 // reach is how far into the log the loop has taken all since it last had to find its state anew.

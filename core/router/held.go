@@ -108,26 +108,17 @@ func (h *held) drop() {
 
 // missed counts what a message tells, for which there is no room.
 func missed(by map[*link]*drop, m *message) {
-	d := by[m.link]
-	if d == nil {
-		d = &drop{from: m.at}
-		by[m.link] = d
-	}
-	d.n += max(1, len(m.obs))
-	d.to = m.at
+	addDrop(by, m.link, drop{n: max(1, len(m.obs)), from: m.at, to: m.at})
 }
 
-// missed adds what found no room elsewhere.
-func (h *held) missed(by map[*link]*drop) {
-	for l, d := range by {
-		was := h.dropped[l]
-		if was == nil {
-			h.dropped[l] = d
-			continue
-		}
-		was.n += d.n
-		was.from, was.to = min(was.from, d.from), max(was.to, d.to)
+func addDrop(by map[*link]*drop, l *link, d drop) {
+	was := by[l]
+	if was == nil {
+		by[l] = &d
+		return
 	}
+	was.n += d.n
+	was.from, was.to = min(was.from, d.from), max(was.to, d.to)
 }
 
 // remove takes x out, and what is gone at the front with it.
@@ -175,8 +166,11 @@ func (h *held) told(m *message, now time.Time) {
 // keyOf names an observation that both nodes make of what the switch sent: not one of a snapshot.
 func keyOf(l *link, o *call.Observation) (k seenKey, ok bool) {
 	k = seenKey{l, o.Key()}
-	return k, k.key != 0 && !o.Synthetic && !o.Kind.OfSnapshot()
+	return k, k.key != 0 && !ofSnapshot(o)
 }
+
+// ofSnapshot reports whether a node's own snapshot, or its adapter's guess, says o rather than the switch by an event.
+func ofSnapshot(o *call.Observation) bool { return o.Synthetic || o.Kind.OfSnapshot() }
 
 // meet notes that the owner has told of o, which came here at since. When that is the first of its connection since the owner
 // began to listen to l, what was received here before by that came before the owner's snapshot, which says what became of it.

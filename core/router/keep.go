@@ -41,11 +41,7 @@ type turn struct {
 }
 
 func (t *turn) size() int {
-	n := len(t.state) + t.inputs.size()
-	for i := range t.items {
-		n += itemSize(&t.items[i])
-	}
-	return n
+	return len(t.state) + t.inputs.size() + itemsSize(t.items)
 }
 
 // keeper is the stage between the core loop and the sinks where there is a journal: turns are on disk, synced in groups,
@@ -56,7 +52,6 @@ type keeper struct {
 	turns *queue[turn]
 	runs  sync.WaitGroup
 
-	group    int // bytes of turns, approximately, that are journaled together
 	saveEach int // bytes between two checkpoints
 
 	x *replicator // in a cluster, for one stint
@@ -84,11 +79,11 @@ type keeper struct {
 }
 
 func newKeeper(r *Router, j *journal.Journal) *keeper {
-	group, saveEach := keepBytes, stateEachByte
+	waiting, saveEach := keepBytes, stateEachByte
 	if bound := int(j.Stats().MaxBytes); bound > 0 {
-		group, saveEach = min(group, bound/16), min(saveEach, bound/16)
+		waiting, saveEach = min(waiting, bound/16), min(saveEach, bound/16)
 	}
-	return &keeper{r: r, j: j, turns: newQueue(keepTurns, group, (*turn).size), saved: r.o.Now(), group: group, saveEach: saveEach}
+	return &keeper{r: r, j: j, turns: newQueue(keepTurns, waiting, (*turn).size), saved: r.o.Now(), saveEach: saveEach}
 }
 
 // run keeps turns until their queue is closed and empty. hard is when sinks are not to be waited for any more; what the
@@ -98,7 +93,7 @@ func (k *keeper) run(hard context.Context) {
 	for {
 		var open bool
 		k.keeping.Store(true)
-		k.batch, open = k.turns.take(k.batch[:0], keepTurns, k.group)
+		k.batch, open = k.turns.take(k.batch[:0], keepTurns, k.turns.maxBytes)
 		if len(k.batch) > 0 {
 			k.keep(hard, k.batch)
 			clear(k.batch)

@@ -126,6 +126,24 @@ func talk(nth int, c string) []core.Frame {
 	}
 }
 
+// talks are so many calls, one after the other.
+func talks(calls int) (frames []core.Frame) {
+	for n := range calls {
+		frames = append(frames, talk(7*n, fmt.Sprint("c", n))...)
+	}
+	return frames
+}
+
+// onceOpen is how a sink writes that is away until it is opened.
+func onceOpen(open *atomic.Bool) func(context.Context, []core.Item) error {
+	return func(context.Context, []core.Item) error {
+		if !open.Load() {
+			return errors.New("away")
+		}
+		return nil
+	}
+}
+
 // sends is an adapter whose one session sends frames and then waits; more are taken from more.
 func sends(t *testing.T, snapshot []core.Frame, frames ...core.Frame) *adapter {
 	return sessions(func(ctx context.Context, out core.Emitter) error {
@@ -222,18 +240,9 @@ func TestASinkThatWasAway(t *testing.T) {
 	j, found := openJournal(t, t.TempDir(), journal.Options{})
 	there, away := &memory{}, &memory{}
 	var open atomic.Bool
-	away.write = func(context.Context, []core.Item) error {
-		if !open.Load() {
-			return errors.New("away")
-		}
-		return nil
-	}
-	var frames []core.Frame
-	for n := range 200 {
-		frames = append(frames, talk(7*n, fmt.Sprint("c", n))...)
-	}
+	away.write = onceOpen(&open)
 	o := kept(j, found)
-	o.Links = pbx(sends(t, nil, frames...))
+	o.Links = pbx(sends(t, nil, talks(200)...))
 	o.Sinks = []NamedSink{{Name: "there", Sink: there}, {Name: "away", Sink: away, QueueItems: 50, BatchItems: 7}}
 	r, stop := start(t, o)
 	eventually(t, "the sink that is there", func() bool { return len(there.on(core.StreamRecords)) == 200 })
@@ -258,18 +267,9 @@ func TestFullJournalGetsRoom(t *testing.T) {
 	j, found := openJournal(t, t.TempDir(), journal.Options{MaxBytes: bound, SegmentBytes: 256 << 10})
 	m := &memory{}
 	var open atomic.Bool
-	m.write = func(context.Context, []core.Item) error {
-		if !open.Load() {
-			return errors.New("away")
-		}
-		return nil
-	}
-	var frames []core.Frame
-	for n := range calls {
-		frames = append(frames, talk(7*n, fmt.Sprint("c", n))...)
-	}
+	m.write = onceOpen(&open)
 	o := kept(j, found)
-	o.Links, o.Sinks = pbx(sends(t, nil, frames...)), []NamedSink{{Name: "m", Sink: m, QueueItems: 100}}
+	o.Links, o.Sinks = pbx(sends(t, nil, talks(calls)...)), []NamedSink{{Name: "m", Sink: m, QueueItems: 100}}
 	r, stop := start(t, o)
 	eventually(t, "a full journal", func() bool { return r.Status().Journal.Full })
 	open.Store(true)

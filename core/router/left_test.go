@@ -13,7 +13,7 @@ import (
 	"github.com/ctigate/ctigate/core/journal"
 )
 
-// unlogged is a node's journal with what frames show, of which the cluster's log has nothing; when empty is set, the log has
+// unloggedJournal is a node's journal with what frames show, of which the cluster's log has nothing; when empty is set, the log has
 // nothing at all.
 func unloggedJournal(t *testing.T, log *memoryLog, store *resumer, frames []core.Frame, empty bool) (dir string) {
 	t.Helper()
@@ -111,19 +111,16 @@ func TestNothingIsDeliveredBeforeItIsLogged(t *testing.T) {
 // A new owner is unsure of more than one record of the journal holds.
 func TestUnsureOfMuch(t *testing.T) {
 	log, store := newMemoryLog(), &resumer{}
-	a, b := newNode(t, "a", t.TempDir(), log, store), newNode(t, "b", t.TempDir(), log, store)
-	<-a.Joined()
-	a.takeOver(t, 1)
-	<-b.Joined()
-	eventually(t, "the link", func() bool { return len(store.on(core.StreamSources)) == 2 })
+	a, b := ownerAndStandby(t, log, store)
 	a.pen.shut.Store(true) // the sink is away; the log is not
 	const n, size = 23, 3 << 20
 	for range n {
 		must(t, a.in.push(t.Context(), message{kind: msgDead, link: a.links[0], at: now(), text: "no JSON", raw: make([]byte, size)}))
 	}
 	eventually(t, "that it is followed", func() bool {
-		s := a.Status()
-		return s.Queue == 0 && b.Status().Cluster.Turn == s.Cluster.Turn && b.follower.unsure.n >= n
+		s, unsure := a.Status(), 0
+		must(t, b.do(t.Context(), func() { unsure = b.follower.unsure.n }))
+		return s.Queue == 0 && b.Status().Cluster.Turn == s.Cluster.Turn && unsure >= n
 	})
 	a.owner.Store(false)
 	b.takeOver(t, 2)
@@ -132,9 +129,7 @@ func TestUnsureOfMuch(t *testing.T) {
 	if sent := len(store.on(core.StreamDeadLetter)); sent != n || n*size <= journal.MaxData {
 		t.Errorf("%d dead letters", sent)
 	}
-	eventually(t, "that the one before follows", func() bool {
-		return a.Status().Cluster.Synced && a.Status().Cluster.Turn == b.Status().Cluster.Turn
-	})
+	follows(t, a, b)
 	a.end(t)
 	b.end(t)
 }
@@ -142,20 +137,14 @@ func TestUnsureOfMuch(t *testing.T) {
 // A turn that is too large for an entry of the log goes there in pieces.
 func TestLargeTurns(t *testing.T) {
 	log, store := newMemoryLog(), &resumer{}
-	a, b := newNode(t, "a", t.TempDir(), log, store), newNode(t, "b", t.TempDir(), log, store)
-	<-a.Joined()
-	a.takeOver(t, 1)
-	<-b.Joined()
-	eventually(t, "the link", func() bool { return len(store.on(core.StreamSources)) == 2 })
+	a, b := ownerAndStandby(t, log, store)
 	must(t, a.do(t.Context(), func() { // three in the queue, as a busy loop finds them
 		for range 3 {
 			must(t, a.in.push(t.Context(), message{kind: msgDead, link: a.links[0], at: now(), text: "no JSON", raw: make([]byte, 3<<20)}))
 		}
 	}))
 	eventually(t, "the dead letters", func() bool { return len(store.on(core.StreamDeadLetter)) == 3 })
-	eventually(t, "that the standby follows", func() bool {
-		return b.Status().Cluster.Synced && b.Status().Cluster.Turn == a.Status().Cluster.Turn
-	})
+	follows(t, b, a)
 	log.mu.Lock()
 	for _, e := range log.entries {
 		if len(e.Data) > pieceBytes+1024 {
@@ -170,11 +159,7 @@ func TestLargeTurns(t *testing.T) {
 // The owner dies with a part of a turn in the log: that turn never was.
 func TestHalfATurnInTheLog(t *testing.T) {
 	log, store, frames := newMemoryLog(), &resumer{}, talk(0, "a")
-	a, b := newNode(t, "a", t.TempDir(), log, store), newNode(t, "b", t.TempDir(), log, store)
-	<-a.Joined()
-	a.takeOver(t, 1)
-	<-b.Joined()
-	eventually(t, "the link", func() bool { return len(store.on(core.StreamSources)) == 2 })
+	a, b := ownerAndStandby(t, log, store)
 	for _, f := range frames[:4] {
 		a.frames <- f
 	}
@@ -188,9 +173,7 @@ func TestHalfATurnInTheLog(t *testing.T) {
 	b.takeOver(t, 2)
 	a.lose(t)
 	eventually(t, "the link", func() bool { return b.Status().Ready })
-	eventually(t, "that the one before follows", func() bool {
-		return a.Status().Cluster.Synced && a.Status().Cluster.Turn == b.Status().Cluster.Turn
-	})
+	follows(t, a, b)
 	a.end(t)
 	b.end(t)
 	onlyOnce(t, store.items)
@@ -285,11 +268,7 @@ func TestTakeOverEnds(t *testing.T) {
 // new owner's.
 func TestBlankOwnerIsFollowed(t *testing.T) {
 	log, store := newMemoryLog(), &resumer{}
-	a, b := newNode(t, "a", t.TempDir(), log, store), newNode(t, "b", t.TempDir(), log, store)
-	<-a.Joined()
-	a.takeOver(t, 1)
-	<-b.Joined()
-	eventually(t, "the link", func() bool { return len(store.on(core.StreamSources)) == 2 })
+	a, b := ownerAndStandby(t, log, store)
 	for _, f := range talk(0, "a")[:4] {
 		a.frames <- f
 	}

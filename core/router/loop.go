@@ -225,7 +225,7 @@ func (p *loop) take(m *message) {
 	if f := p.r.follower; f != nil {
 		f.held.sift(m, time.Now())
 		if m.link.ending { // what its snapshot says is older than what is known
-			m.obs = slices.DeleteFunc(m.obs, func(o call.Observation) bool { return o.Synthetic || o.Kind.OfSnapshot() })
+			m.obs = slices.DeleteFunc(m.obs, func(o call.Observation) bool { return ofSnapshot(&o) })
 		}
 	}
 	p.handle(m)

@@ -35,14 +35,11 @@ type replica struct {
 	state []byte
 	seq   uint64 // its last record
 	bare  bool   // it has items, which are not here
+	bytes int    // of items, once it is in the log
 }
 
 func (t *replica) size() int {
-	n := 128 + len(t.data) + len(t.state)
-	for i := range t.items {
-		n += itemSize(&t.items[i])
-	}
-	return n
+	return 128 + len(t.data) + len(t.state) + itemsSize(t.items)
 }
 
 // replicator is the stage of a cluster's owner between the journal and the sinks: what was taken is in the cluster's log
@@ -195,13 +192,14 @@ func (x *replicator) passOn(t *replica, give func(*writer, *replica)) {
 
 // await remembers a turn until its items are delivered. Of too many, it remembers only when all of them are.
 func (x *replicator) await(t *replica) {
-	if size := itemsSize(t.items); len(t.items) > 0 && (x.items+len(t.items) > stateItems || x.bytes+size > stateBytes) {
-		t.items, t.bare = nil, true // no checkpoint is written before all this is delivered
+	t.bytes = itemsSize(t.items)
+	if len(t.items) > 0 && (x.items+len(t.items) > stateItems || x.bytes+t.bytes > stateBytes) {
+		t.items, t.bytes, t.bare = nil, 0, true // no checkpoint is written before all this is delivered
 	}
 	if n := len(x.window); n >= windowTurns {
 		last := &x.window[n-1]
 		x.forget(last)
-		last.seq, last.items, last.bare = t.seq, nil, true
+		last.seq, last.items, last.bytes, last.bare = t.seq, nil, 0, true
 		x.bare++
 		return
 	}
@@ -209,14 +207,14 @@ func (x *replicator) await(t *replica) {
 		x.bare++
 	}
 	x.items += len(t.items)
-	x.bytes += itemsSize(t.items)
+	x.bytes += t.bytes
 	x.window = append(x.window, *t)
 }
 
 // forget takes what a turn of window weighs off.
 func (x *replicator) forget(t *replica) {
 	x.items -= len(t.items)
-	x.bytes -= itemsSize(t.items)
+	x.bytes -= t.bytes
 	if t.bare {
 		x.bare--
 	}

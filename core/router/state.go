@@ -151,8 +151,8 @@ func (p *loop) restore(j *journal.Journal, opened journal.Report) error {
 		}
 	}
 	p.damage = was.damaged
-	if f := p.r.follower; f != nil && was.torn { // the cluster's log has it whole
-		f.restarted = false
+	if f := p.r.follower; f != nil {
+		f.restarted = !was.torn // else the cluster's log has it whole
 	}
 	p.r.log.Info("journal: state restored", "checkpoint", seq, "turns", was.turns, "active_calls", p.tracker.Active(), "took", time.Since(began).Round(time.Millisecond))
 	return nil
@@ -160,6 +160,22 @@ func (p *loop) restore(j *journal.Journal, opened journal.Report) error {
 
 // replay applies the inputs of the journal from record seq on.
 func (p *loop) replay(j *journal.Journal, seq uint64, was *restored) error {
+	return p.eachTurn(j, seq, func(in *inputs) bool {
+		was.turns++
+		was.torn = was.torn || in.turn != p.nth+1
+		p.repeat(in)
+		clear(p.items)
+		p.items = p.items[:0]
+		return true
+	}, func(err error) {
+		if !passedOver(err) { // else told by the report
+			was.damaged = append(was.damaged, err.Error())
+		}
+	})
+}
+
+// eachTurn reads the turns of the journal from record seq on, until take wants no more. bad is told what is passed over.
+func (p *loop) eachTurn(j *journal.Journal, seq uint64, take func(*inputs) bool, bad func(error)) error {
 	rd, err := j.Read(seq)
 	if err != nil {
 		return fmt.Errorf("journal: reading from record %d: %w", seq, err)
@@ -171,29 +187,22 @@ func (p *loop) replay(j *journal.Journal, seq uint64, was *restored) error {
 		case err == io.EOF:
 			return nil
 		case passedOver(err):
-			continue // told by the report
+			bad(err)
+			continue
 		case err != nil:
 			return fmt.Errorf("journal: reading after record %d: %w", seq, err)
+		case rec.Kind != RecordInputs:
+			continue
 		}
-		p.again(rec, was)
+		in, err := readInputs(rec.Data, p.linkOf)
+		if err != nil {
+			bad(fmt.Errorf("record %d: %w", rec.Seq, err))
+			continue
+		}
+		if !take(&in) {
+			return nil
+		}
 	}
-}
-
-// again applies one turn's inputs.
-func (p *loop) again(rec journal.Record, was *restored) {
-	if rec.Kind != RecordInputs {
-		return
-	}
-	in, err := readInputs(rec.Data, p.linkOf)
-	if err != nil {
-		was.damaged = append(was.damaged, fmt.Sprintf("record %d: %v", rec.Seq, err))
-		return
-	}
-	was.turns++
-	was.torn = was.torn || in.turn != p.nth+1
-	p.repeat(&in)
-	clear(p.items)
-	p.items = p.items[:0]
 }
 
 // began is the first turn after a restart: nobody has listened since the gateway ended. A link that was up then is down.

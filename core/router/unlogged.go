@@ -1,7 +1,6 @@
 package router
 
 import (
-	"io"
 	"slices"
 	"time"
 )
@@ -65,36 +64,19 @@ func (p *loop) remember(in inputs) {
 // was away, before it was logged.
 func (r *Router) leftBefore(s *stint) (left unlogged) {
 	x := s.x
-	rd, err := x.lag.j.Read(x.lag.cursor.Seq() + 1)
-	if err != nil {
+	bad := func(err error) {
 		r.log.Error("cluster: reading from the journal what is not in the log", "error", err)
-		return left
 	}
-	defer rd.Close()
-	for {
-		rec, err := rd.Next()
-		switch {
-		case passedOver(err):
-			r.log.Error("cluster: records of the journal that are not in the log cannot be read", "error", err)
-			continue
-		case err == io.EOF:
-			return left
-		case err != nil:
-			r.log.Error("cluster: reading from the journal what is not in the log", "error", err)
-			return left
-		case rec.Kind != RecordInputs:
-			continue
+	err := r.loop.eachTurn(x.lag.j, x.lag.cursor.Seq()+1, func(in *inputs) bool {
+		if in.turn < x.begun {
+			left.add(*in, x.logged.Load())
 		}
-		in, err := readInputs(rec.Data, r.loop.linkOf)
-		switch {
-		case err != nil:
-			r.log.Error("cluster: a turn of the journal cannot be read", "record", rec.Seq, "error", err)
-		case in.turn >= x.begun:
-			return left
-		default:
-			left.add(in, x.logged.Load())
-		}
+		return in.turn < x.begun
+	}, bad)
+	if err != nil {
+		bad(err)
 	}
+	return left
 }
 
 // again is what a stint left that was lost: what it, and stints before it, took and the cluster's log has not. Where the journal
@@ -117,7 +99,9 @@ func (p *loop) holdAgain(after uint64, parts []unlogged) {
 	h.dropped = dropped
 	for _, u := range parts {
 		if u.until > after {
-			h.missed(u.lost)
+			for l, d := range u.lost {
+				addDrop(h.dropped, l, *d)
+			}
 			for _, l := range p.r.links { // a session may have begun in these turns
 				l.begunAnew(now)
 			}
