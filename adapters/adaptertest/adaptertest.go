@@ -110,15 +110,29 @@ type session struct {
 	*Recorder
 	r      *run
 	cancel context.CancelFunc
-	done   chan error
+	done   chan error    // what Run returned
+	ended  chan struct{} // closed when Run has returned
 	began  time.Time
 }
 
 func (r *run) start() *session {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &session{Recorder: NewRecorder(ctx), r: r, cancel: cancel, done: make(chan error, 1), began: time.Now()}
-	go func() { s.done <- r.Adapter.Run(ctx, s.Recorder) }()
+	s := &session{Recorder: NewRecorder(ctx), r: r, cancel: cancel, done: make(chan error, 1), ended: make(chan struct{}), began: time.Now()}
+	go func() {
+		defer close(s.ended)
+		s.done <- r.Adapter.Run(ctx, s.Recorder)
+	}()
 	return s
+}
+
+// stop ends a session and waits until Run has returned, so that no check leaves one to the next; an adapter that ignores
+// its context is given up.
+func (s *session) stop() {
+	s.cancel()
+	select {
+	case <-s.ended:
+	case <-time.After(prompt):
+	}
 }
 
 // up starts a session and waits for its Up.

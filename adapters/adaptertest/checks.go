@@ -17,7 +17,7 @@ func inOrder(r *run) error {
 	if err != nil {
 		return err
 	}
-	defer s.cancel()
+	defer s.stop()
 	if err := r.Send(0, events); err != nil {
 		return fmt.Errorf("the harness could not send: %w", err)
 	}
@@ -93,7 +93,7 @@ func lostLink(r *run) error {
 		}
 		l, err := s.arrive(10)
 		if err != nil {
-			s.cancel()
+			s.stop()
 			return fmt.Errorf("session %d: %w", i+1, err)
 		}
 		r.Cut()
@@ -109,7 +109,7 @@ func backpressure(r *run) error {
 	if err != nil {
 		return err
 	}
-	defer s.cancel()
+	defer s.stop()
 	s.Hold()
 	if err := r.Send(0, events); err != nil {
 		return fmt.Errorf("the harness could not send: %w", err)
@@ -134,7 +134,7 @@ func endsWhileBlocked(r *run) error {
 	if err != nil {
 		return err
 	}
-	defer s.cancel()
+	defer s.stop()
 	s.Hold()
 	if err := r.Send(0, events); err != nil {
 		return fmt.Errorf("the harness could not send: %w", err)
@@ -150,7 +150,7 @@ func emitterError(r *run) error {
 	if err != nil {
 		return err
 	}
-	defer s.cancel()
+	defer s.stop()
 	s.Fail(errors.New("the session is over"))
 	sent := r.Send(0, events) // the adapter may hang up on the first of them
 	err = s.result("the emitter returned an error")
@@ -168,7 +168,7 @@ func emitterError(r *run) error {
 
 func refused(r *run) error {
 	s := r.start()
-	defer s.cancel()
+	defer s.stop()
 	if err := s.failed("its login was refused", true); err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func refused(r *run) error {
 func absent(r *run) error {
 	r.Close()
 	s := r.start()
-	defer s.cancel()
+	defer s.stop()
 	return s.failed("nobody listened", false)
 }
 
@@ -190,7 +190,7 @@ func deadLetters(r *run) error {
 	if err != nil {
 		return err
 	}
-	defer s.cancel()
+	defer s.stop()
 	if err := r.Garbage(); err != nil {
 		return fmt.Errorf("the harness could not send: %w", err)
 	}
