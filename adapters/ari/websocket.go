@@ -38,7 +38,7 @@ type eventReader struct {
 	life context.Context // of the connection: it outlives the session by the goodbye
 	kill context.CancelFunc
 
-	begun   atomic.Int64 // when the message being read began, in µs; 0 between messages
+	begun   core.Mark    // when the message being read began; never between messages
 	frames  atomic.Int64 // messages read to their end
 	pushing atomic.Bool  // waiting for room in the queue: pongs wait with it
 
@@ -110,10 +110,10 @@ func (e *eventReader) next(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading the ARI websocket: %w", err)
 	}
-	e.begun.Store(time.Now().UnixMicro())
+	e.begun.Set()
 	raw, err := e.body(r)
 	in := inbound{from: fromARI, raw: raw, received: call.At(time.Now())}
-	e.begun.Store(0)
+	e.begun.Clear()
 	e.frames.Add(1)
 	e.received = in.received
 	if fault := e.fault(kind, err); fault != "" {
@@ -201,7 +201,7 @@ func (e *eventReader) watch(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if begun := e.begun.Load(); begun != 0 && time.Since(time.UnixMicro(begun)) > e.cfg.ReadTimeout {
+		if took := e.begun.Ago(); took != core.Never && took > e.cfg.ReadTimeout {
 			return fmt.Errorf("reading the ARI websocket: one message took longer than read_timeout (%v)", e.cfg.ReadTimeout)
 		}
 		if err := e.ping(ctx); err != nil {

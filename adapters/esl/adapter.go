@@ -16,7 +16,6 @@ import (
 	"github.com/percipia/eslgo/command"
 
 	"github.com/ctigate/ctigate/core"
-	"github.com/ctigate/ctigate/core/call"
 )
 
 const (
@@ -383,9 +382,8 @@ func (s *session) watchdog() {
 	defer tick.Stop()
 	for {
 		select {
-		case now := <-tick.C:
-			silent := call.At(now) - call.Time(s.c.lastEvent.Load())
-			if !s.c.blocked.Load() && silent > call.Time(s.a.cfg.HeartbeatTimeout.Microseconds()) {
+		case <-tick.C:
+			if !s.c.blocked.Load() && s.c.lastEvent.Ago() > s.a.cfg.HeartbeatTimeout {
 				s.c.fail(fmt.Errorf("no event for %v, not even HEARTBEAT: the link is dead, or event-heartbeat-interval in switch.conf is longer than heartbeat_timeout", s.a.cfg.HeartbeatTimeout))
 			}
 		case <-s.c.done:

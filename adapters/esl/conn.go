@@ -71,7 +71,7 @@ type conn struct {
 	jobs    map[string]chan string
 	err     error // why the link ended
 
-	lastEvent atomic.Int64 // call.Time when the newest event was read
+	lastEvent core.Mark    // when the newest event was read
 	blocked   atomic.Bool  // read waits for room in the queue
 	stalls    atomic.Int64 // how often it has
 }
@@ -122,7 +122,7 @@ func newConn(nc net.Conn, cfg Config, count func(string, int)) *conn {
 		nc: nc, fr: newFrameReader(nc, lim), q: newQueue(cfg.Queue), count: count,
 		hello: make(chan struct{}), done: make(chan struct{}), jobs: map[string]chan string{},
 	}
-	c.lastEvent.Store(int64(call.At(time.Now())))
+	c.lastEvent.Set()
 	go c.read()
 	return c
 }

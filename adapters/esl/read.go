@@ -114,7 +114,7 @@ func (c *conn) answer(r reply) {
 
 // event queues an event, and hands over the result if it ends one of our jobs.
 func (c *conn) event(a arrival) error {
-	c.lastEvent.Store(int64(call.At(time.Now()))) // not a.received: it may have waited in our buffer
+	c.lastEvent.Set() // not a.received: it may have waited in our buffer
 	if string(headerOf(a.body, a.json, "Event-Name")) == "BACKGROUND_JOB" {
 		c.finishJob(a)
 	}
@@ -145,7 +145,7 @@ func (c *conn) deliver(a arrival) error {
 	c.stalls.Add(1)
 	c.blocked.Store(true)
 	defer func() {
-		c.lastEvent.Store(int64(call.At(time.Now()))) // silence is counted from here
+		c.lastEvent.Set() // silence is counted from here
 		c.blocked.Store(false)
 	}()
 	for c.q.push(a) == full {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/ctigate/ctigate/core"
-	"github.com/ctigate/ctigate/core/call"
 	"github.com/ctigate/ctigate/core/journal"
 )
 
@@ -171,7 +170,7 @@ func (p *loop) takeOver(ctx context.Context, gen uint64, before string) error {
 	r.stint.own = f.own
 	defer context.AfterFunc(ctx, r.stint.cancel)()
 	p.standby, p.gen = false, gen
-	p.now = max(p.now, p.clockTime(call.At(r.o.Now())))
+	p.now = max(p.now, p.clockTime())
 	for i, items := range parts {
 		p.nth++
 		part := turn{inputs: inputs{gen: gen, turn: p.nth}, items: items, at: p.now}
@@ -324,7 +323,7 @@ func (p *loop) prove() {
 
 // takeLinks goes on with every link: from what this node has read of it and the owner before had not taken.
 func (p *loop) takeLinks(f *follower) {
-	now := p.clockTime(call.At(p.r.o.Now()))
+	now := p.clockTime()
 	from := "taken over from node " + f.last.node
 	if f.last.node == p.r.o.Cluster.Node || f.last.node == "" { // the state is this node's own journal's
 		from = unstopped
@@ -333,7 +332,7 @@ func (p *loop) takeLinks(f *follower) {
 		}
 	}
 	for _, l := range p.r.links {
-		news := message{kind: msgDown, link: l, at: now - p.ahead, text: from, from: l.state.heard} // nobody may have listened behind the last frame
+		news := message{kind: msgDown, link: l, at: now - p.ahead, text: from, from: l.state.heard - p.ahead} // nobody may have listened behind the last frame
 		switch {
 		case p.seamless(l):
 			if !l.own.Shared {

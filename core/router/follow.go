@@ -32,7 +32,7 @@ type follower struct {
 	owned   chan struct{} // closed once there is an owner, this node or another
 	joined  chan struct{} // closed when the owner's state was reached for the first time
 	reached reach
-	live    atomic.Int64           // unix nanoseconds when the log was last read to its end
+	live    core.Mark              // when the log was last read to its end
 	turn    atomic.Uint64          // of the core loop
 	holds   atomic.Int64           // observations held
 	blind   atomic.Bool            // the loop has not the owner's state
@@ -144,7 +144,7 @@ func (f *follower) read(ctx context.Context) {
 	}
 	f.reached.got(got.Next)
 	if got.Next >= got.End {
-		f.live.Store(time.Now().UnixNano())
+		f.live.Set()
 		f.once.Do(func() { close(f.joined) })
 	}
 }
@@ -479,7 +479,7 @@ func (p *loop) hold(m *message) {
 // a sign of life.
 func (p *loop) doubt() {
 	f, now := p.r.follower, time.Now()
-	if f.last.node == "" || now.Sub(time.Unix(0, f.live.Load())) > staleRead || now.Sub(f.doubted) < doubtEvery {
+	if f.last.node == "" || f.live.Ago() > staleRead || now.Sub(f.doubted) < doubtEvery {
 		return
 	}
 	switch old := f.held.overdue(now, f.c.HungAfter); {

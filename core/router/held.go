@@ -13,7 +13,7 @@ const (
 	seenFor = 30 * time.Second // likewise, and so long
 	dueFor  = 3 * time.Second  // when this node did not listen yet: its own may just be under way
 
-	lateFor  = 10 * time.Second // what was read waits no longer to be held; a clock that was set back differs for longer
+	lateFor  = 10 * time.Second // what was read waits no longer to be held
 	passedBy = time.Second      // two readers of a connection are not further apart in the order of what they read
 )
 
@@ -78,7 +78,7 @@ func (h *held) hold(m *message, now time.Time) {
 			}
 			h.forget(k)
 			continue
-		case now.Sub(m.link.begunAt) < lateFor && m.at < call.At(m.link.begunAt): // before gave up what was held by then; this came late
+		case h.late(m, now): // before gave up what was held by then
 			continue
 		}
 		x := &heldObservation{frame: *m, since: now}
@@ -89,6 +89,13 @@ func (h *held) hold(m *message, now time.Time) {
 			h.drop()
 		}
 	}
+}
+
+// late reports whether m was read before the owner was seen to begin to listen. How long it waited since tells: our clock may
+// have been set meanwhile, and differs by more then.
+func (h *held) late(m *message, now time.Time) bool {
+	waited := now.Sub(m.at.Std())
+	return waited < lateFor && waited > now.Sub(m.link.begunAt)
 }
 
 func (h *held) forget(k seenKey) {

@@ -306,19 +306,16 @@ func TestTheRestIsDeliveredByTheNextStart(t *testing.T) {
 func TestGapBehindAnUntimedFrame(t *testing.T) {
 	dir := t.TempDir()
 	j, found := openJournal(t, dir, journal.Options{})
-	o := kept(j, found)
-	o.Links, o.Sinks = pbx(sends(t, nil, core.Frame{Type: "untimed", Observations: []call.Observation{{Kind: call.SnapshotEnd}}})), []NamedSink{{Name: "m", Sink: &memory{}}}
+	o, m := kept(j, found), &memory{}
+	o.Links, o.Sinks = pbx(sends(t, nil, core.Frame{Type: "untimed", Observations: []call.Observation{{Kind: call.SnapshotEnd}}})), []NamedSink{{Name: "m", Sink: m}}
 	r, stop := start(t, o)
-	eventually(t, "the frame", func() bool {
-		return r.Status().Links[0].Received == 1 && r.Status().Queue == 0 && r.keeper.turns.len() == 0
-	})
+	eventually(t, "the frame, which is in the journal then", func() bool { return contains(m.types(core.StreamSources), call.SourceReconciled) })
 	var heard call.Time
 	must(t, r.do(t.Context(), func() { heard = r.links[0].state.heard }))
 	crashed := image(t, dir)
 	must(t, stop(), j.Close())
 	j, found = openJournal(t, crashed, journal.Options{})
-	o = kept(j, found)
-	m := &memory{}
+	o, m = kept(j, found), &memory{}
 	o.Links, o.Sinks = pbx(sends(t, nil)), []NamedSink{{Name: "m", Sink: m}}
 	o.Now = func() time.Time { return time.Now().Add(time.Minute) }
 	_, stop = start(t, o)

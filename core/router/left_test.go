@@ -402,16 +402,18 @@ func TestStatusWhileTakingOver(t *testing.T) {
 	a.end(t)
 }
 
-// A standby's clock is set back after the owner's session began.
-func TestHeldThoughTheClockWasSetBack(t *testing.T) {
-	h, l, now := newHeld(), &link{}, time.Now()
-	h.before(l, now)
-	for after, want := range map[time.Duration]int{time.Second: 0, 10 * time.Minute: 1} {
-		m := &message{kind: msgFrame, link: l, at: call.At(now.Add(-30 * time.Minute)), obs: observed(1, call.Observation{Kind: call.LegHeld, Leg: "a"}).Observations}
-		if h.hold(m, now.Add(after)); h.n != want {
-			t.Errorf("%s later %d are held", after, h.n)
+// What was read before the owner's session began is not held, what was read since is, also by a standby whose clock was set
+// meanwhile.
+func TestHeldSinceTheOwnerBegan(t *testing.T) {
+	began := time.Now()
+	now := began.Add(2 * time.Second)
+	for read, want := range map[time.Time]int{began.Add(-time.Second): 0, began.Add(time.Second): 1, began.Add(-30 * time.Minute): 1, began.Add(30 * time.Minute): 1} {
+		h, l := newHeld(), &link{}
+		h.before(l, began)
+		m := &message{kind: msgFrame, link: l, at: call.At(read), obs: observed(1, call.Observation{Kind: call.LegHeld, Leg: "a"}).Observations}
+		if h.hold(m, now); h.n != want {
+			t.Errorf("read at %s: %d are held, want %d", read.Sub(began), h.n, want)
 		}
-		h.take()
 	}
 }
 

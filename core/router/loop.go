@@ -56,6 +56,15 @@ type message struct {
 	ahead call.Time // of now before our clock, see loop.clockTime
 }
 
+// received is at, read from our clock lately, as received time. What was read before that clock was set back has no more
+// to be added to.
+func (m *message) received(at call.Time) call.Time {
+	if t := at + m.ahead; t <= m.now {
+		return t
+	}
+	return min(at, m.now)
+}
+
 func (m *message) size() int { return 256 + len(m.raw) + 512*len(m.obs) }
 
 // loop is the one goroutine that owns the tracker, the judge and the links' states.
@@ -75,6 +84,8 @@ type loop struct {
 	damage   []string    // of the journal, to be told
 	now      call.Time   // received time, never going back
 	ahead    call.Time   // of our clock, since that was set back
+	wall     call.Time   // what our clock told last, at wallRead of the monotonic one
+	wallRead time.Time
 	ticked   call.Time
 	tombs    tombstones
 	nth      uint64 // number of the latest turn
@@ -134,7 +145,7 @@ func (p *loop) beat(hard context.Context) {
 		p.doubt()
 		return
 	}
-	now := p.clockTime(call.At(p.r.o.Now()))
+	now := p.clockTime()
 	// Only an empty queue lets wall time pass: what is queued was received earlier.
 	if p.r.in.len() == 0 {
 		p.tick(now)
@@ -159,14 +170,18 @@ func (p *loop) finish(hard context.Context) {
 	p.flush(hard)
 }
 
-// clockTime is wall, a reading of our clock, as received time. Received time does not stand still when that clock is
-// set back: it goes on from where it was, ahead of the clock, until the clock is set right again.
-func (p *loop) clockTime(wall call.Time) call.Time {
+// clockTime is what our clock tells, as received time. Received time does not stand still when that clock is set back: it
+// goes on from where it was, ahead of the clock, until this process sees the clock set right again.
+func (p *loop) clockTime() call.Time {
+	wall, read := call.At(p.r.o.Now()), time.Now()
+	forward := wall - p.wall - call.Time(read.Sub(p.wallRead).Microseconds())
+	known := !p.wallRead.IsZero()
+	p.wall, p.wallRead = wall, read
 	switch now := wall + p.ahead; {
 	case p.now-now > clockStep:
-		p.r.log.Warn("this machine's clock was set back: time goes on from where it was", "by", time.Duration(p.now-now)*time.Microsecond)
+		p.r.log.Warn("the clock is behind what it, or that of another node, was: time goes on from there", "by", time.Duration(p.now-now)*time.Microsecond)
 		p.ahead = p.now - wall
-	case p.ahead > 0 && now-p.now > clockStep:
+	case p.ahead > 0 && known && forward > clockStep:
 		p.ahead = max(0, p.now-wall)
 	}
 	return wall + p.ahead
@@ -233,6 +248,9 @@ func (p *loop) take(m *message) {
 
 // handle takes m from the queue: its time is settled, and time passes up to it.
 func (p *loop) handle(m *message) {
+	if d := p.now - p.ahead - m.at; d > clockStep || p.ahead > 0 && -d > clockStep {
+		p.clockTime() // the clock may have been set since the last beat
+	}
 	m.now, m.ahead = max(p.now, p.receivedAt(m)), p.ahead
 	if m.now-p.ticked >= call.Time(tickEvery.Microseconds()) {
 		p.tick(m.now)
@@ -267,14 +285,14 @@ func (p *loop) apply(m *message) {
 	case msgClock:
 		p.clock(l, m)
 	case msgGap:
-		l.state.settle(m.at)
-		l.state.paused(m.from)
+		l.state.settle(m.received(m.at))
+		l.state.lost(m)
 		p.emit(l, p.tracker.Apply(l.state.ref, call.Observation{Kind: call.LinkGap, At: m.at, Received: m.at}))
-		p.source(l, call.SourceGap, m.at, &call.Source{Reason: m.text, From: l.state.heard, To: m.at})
+		p.gap(l, m, m.text)
 	case msgMissing:
 		p.missing(l, m)
 	case msgNote:
-		p.source(l, call.SourceGap, m.at, &call.Source{Reason: m.text, From: m.from, To: m.at})
+		p.source(l, call.SourceGap, m.at, &call.Source{Reason: m.text, From: min(m.from, m.at), To: m.at})
 	case msgTick:
 		p.passTime()
 	}

@@ -46,5 +46,5 @@ func (p *pauses) lately() call.Time {
 	if p.from.IsZero() || now.Sub(p.till) > time.Duration(pile)*time.Microsecond {
 		return 0
 	}
-	return call.At(p.from)
+	return call.At(now.Add(p.from.Sub(now))) // by the clock as it is now
 }

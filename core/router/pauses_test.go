@@ -41,13 +41,14 @@ func TestPauses(t *testing.T) {
 // A link is lost just after the process had stood still: from then on nothing is sure, whatever was read since.
 func TestGapReachesBackToAPause(t *testing.T) {
 	st := linkState{up: true, heard: 5000}
-	if st.paused(0); st.heard != 5000 {
+	lost := func(from call.Time) { st.lost(&message{from: from, now: 6000}) }
+	if lost(0); st.heard != 5000 {
 		t.Errorf("without a pause heard is %v", st.heard)
 	}
-	if st.paused(3000); st.heard != 3000 {
+	if lost(3000); st.heard != 3000 {
 		t.Errorf("heard is %v", st.heard)
 	}
-	if st.paused(4000); st.heard != 3000 {
+	if lost(4000); st.heard != 3000 {
 		t.Errorf("heard went on to %v", st.heard)
 	}
 }

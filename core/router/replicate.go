@@ -55,8 +55,8 @@ type replicator struct {
 	next     atomic.Int64  // offset behind the latest entry of this stint
 	logged   atomic.Uint64 // the latest turn that is in the log for sure
 
-	sentAt atomic.Int64 // unix nanoseconds of the latest append
-	late   lateState    // of a turn that is to be read from the journal; guarded by lag.mu
+	sent core.Mark // the latest append
+	late lateState // of a turn that is to be read from the journal; guarded by lag.mu
 
 	begun uint64 // first turn of the stint: it and those up to first hold what of turns before may not have been delivered
 	first uint64
@@ -130,15 +130,13 @@ func (x *replicator) run(ctx context.Context) {
 		case <-x.q.readable:
 		case <-alive.C:
 			x.askAgain()
-			if time.Since(x.sent()) >= aliveEvery {
+			if x.sent.Ago() >= aliveEvery {
 				x.append(ctx, []entry{{kind: entryAlive}})
 			}
 		case <-ctx.Done():
 		}
 	}
 }
-
-func (x *replicator) sent() time.Time { return time.Unix(0, x.sentAt.Load()) }
 
 // publish appends the inputs of batch to the log and then gives the sinks what was made of them, or lets them read it. A
 // checkpoint stands directly behind its turn.
@@ -235,7 +233,7 @@ func (x *replicator) append(ctx context.Context, entries []entry) (first int64, 
 				x.r.keeper.wantState.Store(true)
 			}
 			raw = raw[n:]
-			x.sentAt.Store(time.Now().UnixNano())
+			x.sent.Set()
 		}
 		switch {
 		case err == nil:

@@ -9,6 +9,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -411,4 +412,55 @@ func TestGapAfterAPileBeginsWhereItWasSent(t *testing.T) {
 			t.Errorf("%+v, want one from %s on", gaps, sent)
 		}
 	})
+}
+
+// TestGapOverAClockSetBack: our clock is set back by an hour while a link is up. It is lost some seconds later, or at once,
+// and comes back: the gap is told by the clock as it is now.
+func TestGapOverAClockSetBack(t *testing.T) {
+	for name, still := range map[string]time.Duration{"heard since": 30 * time.Second, "at once": 0} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var jump atomic.Int64
+				wall := func() time.Time { return time.Now().Add(time.Duration(jump.Load())) }
+				told := func(leg string) core.Frame {
+					f := frame(call.LegCreated, leg, leg)
+					f.Received, f.Observations[0].At = call.At(wall()), call.At(wall())-1000
+					return f
+				}
+				var last, again call.Time
+				first := func(_ context.Context, out core.Emitter) error {
+					must(t, up(out))
+					time.Sleep(time.Minute)
+					must(t, out.Frame(told("a")))
+					jump.Store(int64(-time.Hour))
+					last = call.At(wall())
+					if still > 0 {
+						time.Sleep(still)
+						last = call.At(wall())
+						must(t, out.Frame(told("b")))
+					}
+					return errors.New("connection reset")
+				}
+				second := func(ctx context.Context, out core.Emitter) error {
+					again = call.At(wall())
+					must(t, up(out))
+					<-ctx.Done()
+					return nil
+				}
+				m := &memory{}
+				_, stop := start(t, Options{Links: []Link{{ID: "pbx", Kind: "asterisk", Adapter: sessions(first, second)}}, Sinks: []NamedSink{{Name: "m", Sink: m}}, Now: wall})
+				time.Sleep(5 * time.Minute)
+				must(t, stop())
+				var gaps []*call.Source
+				for _, i := range m.on(core.StreamSources) {
+					if i.Event.Type == call.SourceGap {
+						gaps = append(gaps, i.Event.Source)
+					}
+				}
+				if len(gaps) != 1 || gaps[0].To != again || gaps[0].From > last || gaps[0].From < last-call.Second {
+					t.Fatalf("gaps %+v, want one from %s to %s", gaps, last, again)
+				}
+			})
+		})
+	}
 }

@@ -19,8 +19,8 @@ type linkState struct {
 	wasUp    bool // in an earlier session
 	downSaid bool // source.down is the latest word
 	downWhy  string
-	heard    call.Time // up to here nothing is missing: last frame by the switch's own time, or up
-	lately   call.Time // last frame without a time
+	heard    call.Time // received time up to which nothing is missing: last frame by the switch's own time, or up
+	lately   call.Time // received time of the last frame without a time
 	snapshot *snapshot // being read
 }
 
@@ -72,10 +72,10 @@ func (p *loop) hear(l *link, m *message) {
 		if c, known := p.fresh.Clock(l.id); known {
 			sent -= call.Time(c.OffsetMS * float64(call.Millisecond))
 		}
-		st.heard = max(st.heard, min(sent, m.at))
+		st.heard = max(st.heard, min(sent+m.ahead, m.received(m.at)))
 	default:
-		st.settle(m.at)
-		st.lately = m.at
+		st.settle(m.received(m.at))
+		st.lately = m.received(m.at)
 	}
 }
 
@@ -86,12 +86,19 @@ func (st *linkState) settle(now call.Time) {
 	}
 }
 
-// paused takes back what was heard since the process stood still at from, 0 for not at all: of two channels of a link one
-// may have lost what the other brought.
-func (st *linkState) paused(from call.Time) {
-	if from != 0 && st.up {
-		st.heard = min(st.heard, from)
+// lost takes back what was heard since m's from, where it tells one: of two channels of a link one may have lost what the
+// other brought.
+func (st *linkState) lost(m *message) {
+	if m.from != 0 && st.up {
+		st.heard = min(st.heard, m.received(m.from))
 	}
+}
+
+// gap publishes that l was not heard since it last was, up to m, by our clock as it is now: an interval of which that clock
+// was set back in between has its beginning where it would be by the clock of its end.
+func (p *loop) gap(l *link, m *message, why string) {
+	from := min(l.state.heard-m.ahead, m.at)
+	p.source(l, call.SourceGap, m.at, &call.Source{Reason: why, From: from, To: m.at})
 }
 
 // sent is when the switch says that the frame was sent, if it does.
@@ -121,10 +128,10 @@ func (p *loop) up(l *link, m *message) {
 		if restarted {
 			why += "; the switch was restarted or replaced"
 		}
-		p.source(l, call.SourceGap, m.at, &call.Source{Reason: why, From: st.heard, To: m.at})
+		p.gap(l, m, why)
 	}
 	st.up, st.wasUp, st.downSaid = true, true, false
-	st.heard, st.lately = m.at, m.at
+	st.heard, st.lately = m.received(m.at), m.received(m.at)
 	st.snapshot = newSnapshot()
 	if p.mute {
 		return
@@ -160,8 +167,8 @@ func (p *loop) down(l *link, m *message) {
 		p.unheard(l, m)
 		return // known; why the retries fail is in the log
 	}
-	st.settle(m.at)
-	st.paused(m.from)
+	st.settle(m.received(m.at))
+	st.lost(m)
 	st.up, st.downSaid, st.downWhy, st.snapshot = false, true, m.text, nil
 	p.unheard(l, m)
 	p.source(l, call.SourceDown, m.at, &call.Source{Reason: m.text})

@@ -207,14 +207,14 @@ func (p *loop) eachTurn(j *journal.Journal, seq uint64, take func(*inputs) bool,
 
 // began is the first turn after a restart: nobody has listened since the gateway ended. A link that was up then is down.
 func (p *loop) began() {
-	now := p.clockTime(call.At(p.r.o.Now()))
+	now := p.clockTime()
 	p.now = max(p.now, now)
 	for _, l := range p.r.links {
 		for _, d := range p.damage {
 			p.step(&message{kind: msgGap, link: l, text: "journal damaged: " + d, at: now - p.ahead, now: now, ahead: p.ahead})
 		}
 		if l.state.up {
-			p.step(&message{kind: msgDown, link: l, text: unstopped, at: now - p.ahead, from: l.state.heard, now: now, ahead: p.ahead}) // it may have ended right behind its last frame
+			p.step(&message{kind: msgDown, link: l, text: unstopped, at: now - p.ahead, from: l.state.heard - p.ahead, now: now, ahead: p.ahead}) // it may have ended right behind its last frame
 		}
 	}
 	p.damage = nil

@@ -121,9 +121,9 @@ func (k *keeper) status() *JournalStatus {
 
 func (f *follower) status() *ClusterStatus {
 	s := &ClusterStatus{Node: f.c.Node, Owner: f.c.Owner(), Turn: f.turn.Load(), Held: int(f.holds.Load()),
-		Synced: time.Since(time.Unix(0, f.live.Load())) < staleRead && !f.blind.Load()}
+		Synced: f.live.Ago() < staleRead && !f.blind.Load()}
 	if now := f.r.current.Load(); now != nil {
-		s.Logged = time.Since(now.x.sent()) < staleLog
+		s.Logged = now.x.sent.Ago() < staleLog
 	}
 	if unproven := f.unproven.Load(); unproven != nil && !s.Owner {
 		s.Unproven = *unproven

@@ -116,6 +116,7 @@ func (s *settings) again(seed uint64) string {
 	add(!s.journal, "--journal=false")
 	add(s.live, "--live")
 	add(s.namespaces, "--namespaces")
+	add(s.clocks, "--clocks")
 	add(s.length != quickLength, "--length %v", s.length)
 	add(s.faults != 8, "--faults %d", s.faults)
 	add(s.rate != 8, "--rate %v", s.rate)

@@ -180,3 +180,11 @@ func (r *run) stepClock(f fault) {
 	time.Sleep(f.length)
 	r.sw.by[f.target].SetClockSkew(0)
 }
+
+// stepNode sets a node's clock off and back. It may be killed and started again meanwhile.
+func (r *run) stepNode(f fault) {
+	n := r.nodes[f.target]
+	r.wrong(n.setClock(time.Duration(f.n) * ms))
+	time.Sleep(f.length)
+	r.wrong(n.setClock(0))
+}

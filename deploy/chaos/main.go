@@ -37,6 +37,7 @@ type settings struct {
 	lease      time.Duration
 	live       bool
 	root       bool
+	clocks     bool   // of nodes are set
 	namespaces bool   // every node in a network of its own
 	only       string // kinds of faults, comma-separated; all when empty
 	without    string
@@ -73,6 +74,7 @@ func parse(args []string) (*settings, error) {
 	fl.BoolVar(&s.journal, "journal", true, "with a journal, so that nodes may be killed")
 	fl.DurationVar(&s.lease, "lease", 500*time.Millisecond, "of two nodes: how long an owner may publish after a heartbeat; the rest follows from it")
 	fl.BoolVar(&s.namespaces, "namespaces", false, "each node in a network namespace of its own, whose cable is pulled (root, Linux, ip(8))")
+	fl.BoolVar(&s.clocks, "clocks", false, "set the clocks of nodes too: they are built with a time.Now that the driver can set off")
 	fl.BoolVar(&s.live, "live", false, "against three real Apache Kafka brokers (Java and Maven), in longer runs one after the other")
 	fl.DurationVar(&s.total, "for", 0, "go on for this `TIME` rather than for a number of runs")
 	fl.IntVar(&s.takeovers, "takeovers", 0, "instead of runs, measure this many takeovers under load")
@@ -84,6 +86,11 @@ func parse(args []string) (*settings, error) {
 	fl.DurationVar(&s.within, "within", 20*time.Second, "how soon after the last call everything must have arrived")
 	fl.BoolVar(&s.verbose, "v", false, "print what was done in each run, and keep its folder")
 	if err := fl.Parse(args); err != nil {
+		return nil, err
+	}
+	if s.clocks && s.binary != "" {
+		err := errors.New("--clocks builds a ctigate of its own: leave --binary out")
+		fmt.Fprintln(fl.Output(), err)
 		return nil, err
 	}
 	var err error
@@ -165,10 +172,18 @@ func (s *settings) host() string {
 // certs is the folder of the certificates that the nodes show each other.
 func (s *settings) certs() string { return filepath.Join(s.keep, "certs") }
 
-// build makes the ctigate under test.
-func build(dir string) (string, error) {
+// build makes the ctigate under test, with a clock that can be set when clocks says so.
+func build(dir string, clocks bool) (string, error) {
 	out := filepath.Join(dir, "ctigate")
-	cmd := exec.Command("go", "build", "-o", out, "github.com/ctigate/ctigate")
+	args := []string{"build", "-o", out}
+	if clocks {
+		overlay, err := steppable(dir)
+		if err != nil {
+			return "", err
+		}
+		args = append(args, "-overlay", overlay)
+	}
+	cmd := exec.Command("go", append(args, "github.com/ctigate/ctigate")...)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("building ctigate: %w", err)
@@ -201,7 +216,7 @@ func prove(ctx context.Context, s *settings) (failed []uint64, err error) {
 		return nil, err
 	}
 	if s.binary == "" {
-		if s.binary, err = build(s.keep); err != nil {
+		if s.binary, err = build(s.keep, s.clocks); err != nil {
 			return nil, err
 		}
 	}

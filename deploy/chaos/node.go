@@ -22,6 +22,7 @@ type node struct {
 	binary  string
 	listen  string // of its telemetry
 	cable   *cable // nil: it shares the driver's network
+	clocked bool   // its clock can be set
 	links   map[string][]*proxy
 	lines   func(n *node) string // more of its configuration
 	brokers []string
@@ -44,9 +45,14 @@ type node struct {
 
 // newNode makes a node and its proxies to the switches; start starts it.
 func newNode(name, dir string, set *settings, s *switches, brokers []string, prefix string) (*node, error) {
-	n := &node{name: name, dir: filepath.Join(dir, name), binary: set.binary, lines: set.lines, links: map[string][]*proxy{}, peers: map[string]*proxy{}, ways: map[string]string{}, brokers: brokers, prefix: prefix}
+	n := &node{name: name, dir: filepath.Join(dir, name), binary: set.binary, clocked: set.clocks, lines: set.lines, links: map[string][]*proxy{}, peers: map[string]*proxy{}, ways: map[string]string{}, brokers: brokers, prefix: prefix}
 	if err := os.MkdirAll(n.dir, 0o700); err != nil {
 		return nil, err
+	}
+	if n.clocked {
+		if err := n.setClock(0); err != nil {
+			return nil, err
+		}
 	}
 	host := loopback
 	if set.namespaces {
@@ -132,6 +138,9 @@ func (n *node) start() error {
 		cmd = n.cable.in(n.binary, "run", "-c", file, "--plain")
 	}
 	cmd.Env = append(os.Environ(), "CHAOS_PASSWORD="+simPassword, "GOMAXPROCS=2")
+	if n.clocked {
+		cmd.Env = append(cmd.Env, clockVar+"="+n.clock())
+	}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nothing outlives the driver
 	n.mu.Lock()

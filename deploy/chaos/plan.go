@@ -70,7 +70,7 @@ type disturbance int
 const (
 	nothing  disturbance = iota
 	delays               // what they send is read late
-	misdates             // or told at wrong times
+	misdates             // or told or read at wrong times
 	blinds               // or is not read at all
 	damages              // or was read and is lost from the journal
 )
@@ -80,6 +80,7 @@ func doubled(s *settings) bool    { return s.nodes > 1 }
 func replicated(s *settings) bool { return journaled(s) && doubled(s) }
 func onFake(s *settings) bool     { return !s.live }
 func cabled(s *settings) bool     { return s.namespaces }
+func clocked(s *settings) bool    { return s.clocks }
 func tmpfs(s *settings) bool      { return s.journal && s.root }
 func ofNodes(p *plan) []string    { return p.nodes }
 func ofBrokers(*plan) []string    { return []string{"broker 0", "broker 1", "broker 2"} }
@@ -93,7 +94,11 @@ func ofLinks(p *plan) (l []string) {
 	return l
 }
 
-const ms = time.Millisecond
+const (
+	ms = time.Millisecond
+
+	nodeClock = "node clock"
+)
 
 // kinds are all sorts of faults, in a fixed order: the seed decides by it. Lengths are those of a plan of quickLength
 // and grow with it.
@@ -122,9 +127,14 @@ func kinds() []kind {
 		{name: "split", weight: 4, min: 300 * ms, max: 2500 * ms, needs: doubled, targets: ofNodes, disturbs: delays, run: (*run).splitOff},
 		{name: "cable pulled", weight: 4, min: 300 * ms, max: 2500 * ms, needs: cabled, targets: ofNodes, disturbs: blinds, run: (*run).pullCable},
 		{name: "clock step", weight: 2, min: 300 * ms, max: 1500 * ms, targets: ofSwitches, disturbs: misdates, run: (*run).stepClock,
-			draw: func(r *rand.Rand, f *fault) { f.n = r.IntN(120_000) - 60_000 }},
+			draw: minuteOff},
+		{name: nodeClock, weight: 3, min: 300 * ms, max: 2500 * ms, needs: clocked, targets: ofNodes, disturbs: misdates, run: (*run).stepNode,
+			draw: minuteOff},
 	}
 }
+
+// minuteOff draws how far a clock is set off: up to a minute, either way.
+func minuteOff(r *rand.Rand, f *fault) { f.n = r.IntN(120_000) - 60_000 }
 
 // quickLength is how long faults go on in a run of the quick form.
 const quickLength = 5 * time.Second

@@ -282,8 +282,12 @@ func (r *run) do(f fault) {
 	defer r.mu.Unlock()
 	r.done[f.kind]++
 	_, sw, _ := strings.Cut(f.target, "/")
-	r.troubles = append(r.troubles, oracle.Trouble{Switch: sw, From: from, To: time.Now().Add(reconnect), Blind: k.disturbs >= blinds,
-		Clock: k.disturbs == misdates, Damage: k.disturbs == damages, Beside: k.disturbs == nothing})
+	t := oracle.Trouble{Switch: sw, From: from, To: time.Now().Add(reconnect), Blind: k.disturbs >= blinds,
+		Clock: k.disturbs == misdates, Damage: k.disturbs == damages, Beside: k.disturbs == nothing}
+	if f.kind == nodeClock {
+		t.Step = time.Duration(f.n) * ms
+	}
+	r.troubles = append(r.troubles, t)
 }
 
 // reconnect is how long after a fault a link may still be down: the gateway waits before it tries again.

@@ -28,7 +28,7 @@ func TestShort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	binary, err := build(keep)
+	binary, err := build(keep, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func TestPlansComeOfTheirSeeds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.root, s.namespaces = true, true
+	s.root, s.namespaces, s.clocks = true, true, true
 	text := func(seed uint64) (all string) {
 		p := newPlan(seed, s)
 		for _, f := range p.faults {

@@ -91,7 +91,7 @@ func (j *judge) excuses(e *call.Event) bool {
 func (j *judge) neverShown(e *call.Event) bool {
 	began, ended := j.began[e.ConnectionID], e.Time.Received.Std()
 	return slices.ContainsFunc(j.gaps, func(g gap) bool {
-		if g.sw != e.Switch.ID || began.Before(g.from.Add(-Slack)) || began.After(g.to.Add(Slack)) {
+		if g.sw != e.Switch.ID || !g.overlaps(began, began) {
 			return false
 		}
 		return !slices.ContainsFunc(j.by["sources"], func(x *event) bool {
@@ -211,7 +211,7 @@ func (j *judge) madeUp(e *event) bool {
 	if e.CallID != "" {
 		return j.touched(j.call(e.CallID))
 	}
-	return j.inGap(e.Switch.ID, e.Time.Received.Std().Add(-5*time.Second), e.Time.Received.Std())
+	return slices.ContainsFunc(j.readings(e.Time.Received.Std()), func(at time.Time) bool { return j.inGap(e.Switch.ID, at.Add(-5*time.Second), at) })
 }
 
 // Suspected begins the reason of a gap that a switch's own times suggest: a stepped clock is enough.
@@ -230,9 +230,9 @@ func (j *judge) causes() {
 		if !slices.ContainsFunc(j.c.Troubles, func(t Trouble) bool {
 			switch {
 			case t.Blind, t.Clock && strings.HasPrefix(g.reason, Suspected):
-				return t.during(g.sw, g.from, g.to)
+				return slices.ContainsFunc(g.spans, func(s [2]time.Time) bool { return t.during(g.sw, s[0], s[1]) })
 			case strings.HasPrefix(g.reason, TakenOver): // whatever led to it
-				return t.overlaps(g.from.Add(-takeoverTime), g.to)
+				return slices.ContainsFunc(g.spans, func(s [2]time.Time) bool { return t.overlaps(s[0].Add(-takeoverTime), s[1]) })
 			}
 			return false
 		}) {

@@ -33,9 +33,10 @@ type Trouble struct {
 	Switch   string // switch_id; empty: any
 	From, To time.Time
 	Blind    bool
-	Clock    bool // the switch told wrong times
-	Damage   bool // what was read before was destroyed on disk: nothing is known of the calls that were up
-	Beside   bool // no link was disturbed: it may lead to a takeover, and so to a gap of that kind
+	Clock    bool          // the switch told wrong times, or a node read at wrong times
+	Step     time.Duration // of a node, whose clock was off by so much
+	Damage   bool          // what was read before was destroyed on disk: nothing is known of the calls that were up
+	Beside   bool          // no link was disturbed: it may lead to a takeover, and so to a gap of that kind
 }
 
 // during reports whether t disturbed sw at some time from a to b, with Slack on both sides.
@@ -109,8 +110,16 @@ func Judge(c *Case) *Report {
 type gap struct {
 	sw       string
 	from, to time.Time
+	spans    [][2]time.Time // from and to, and what they may be by a clock that was not off
 	reason   string
 	m        *Message
+}
+
+// overlaps reports whether g has part of the stretch from a to b, with Slack on both sides.
+func (g *gap) overlaps(a, b time.Time) bool {
+	return slices.ContainsFunc(g.spans, func(s [2]time.Time) bool {
+		return !b.Before(s[0].Add(-Slack)) && !a.After(s[1].Add(Slack))
+	})
 }
 
 // told is a call as the messages tell it.
@@ -251,7 +260,8 @@ func (j *judge) readGaps() {
 		if e.Type != call.SourceGap || e.Source == nil {
 			continue
 		}
-		j.gaps = append(j.gaps, gap{e.Switch.ID, e.Source.From.Std(), e.Source.To.Std(), e.Source.Reason, e.m})
+		from, to := e.Source.From.Std(), e.Source.To.Std()
+		j.gaps = append(j.gaps, gap{e.Switch.ID, from, to, j.spans(from, to), e.Source.Reason, e.m})
 	}
 	slices.SortFunc(j.gaps, func(a, b gap) int { return a.from.Compare(b.from) })
 	j.rep.Gaps = len(j.gaps)
@@ -260,8 +270,31 @@ func (j *judge) readGaps() {
 // inGap reports whether a gap of sw has part of the stretch from a to b, with Slack on both sides.
 func (j *judge) inGap(sw string, a, b time.Time) bool {
 	return slices.ContainsFunc(j.gaps, func(g gap) bool {
-		return g.sw == sw && !b.Before(g.from.Add(-Slack)) && !a.After(g.to.Add(Slack))
+		return g.sw == sw && g.overlaps(a, b)
 	})
+}
+
+// spans is a stretch as it was told, and as it was where one of its ends was read from a clock that was off then.
+func (j *judge) spans(from, to time.Time) (all [][2]time.Time) {
+	for _, a := range j.readings(from) {
+		for _, b := range j.readings(to) {
+			if !b.Before(a) {
+				all = append(all, [2]time.Time{a, b})
+			}
+		}
+	}
+	return all
+}
+
+// readings is every time at which a node's clock may have told at.
+func (j *judge) readings(at time.Time) []time.Time {
+	all := []time.Time{at}
+	for _, t := range j.c.Troubles {
+		if was := at.Add(-t.Step); t.Step != 0 && t.overlaps(was, was) {
+			all = append(all, was)
+		}
+	}
+	return all
 }
 
 // readWitnessLives notes each call's life and legs.
