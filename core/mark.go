@@ -30,3 +30,10 @@ func (m *Mark) Ago() time.Duration {
 	}
 	return time.Since(marks) - time.Duration(at)
 }
+
+// ByClockNow is t, a reading of this process's clock, as that clock would have told it if it had been then as it is now: for
+// what is compared with times read since, when the clock may have been set in between.
+func ByClockNow(t time.Time) time.Time {
+	now := time.Now()
+	return now.Add(t.Sub(now))
+}

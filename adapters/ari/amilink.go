@@ -22,7 +22,7 @@ type amiLink struct {
 	s     *session
 	first chan struct{} // one token: the first attempt succeeded or failed
 	retry time.Duration
-	heard call.Time // all that was sent by then has been read
+	heard time.Time // all that was sent by then has been read
 }
 
 // run keeps the link until ctx ends. It returns an error only when the router is gone.
@@ -59,7 +59,7 @@ func (l *amiLink) once(ctx context.Context) (up bool, err error) {
 		return false, err
 	}
 	l.s.out.Count("ami_connected", 1)
-	l.heard = call.At(time.Now())
+	l.heard = time.Now()
 	g := newGroup(ctx)
 	g.start(c.run)
 	g.start(func(ctx context.Context) error { return l.attend(ctx, c) })
@@ -98,7 +98,7 @@ func (l *amiLink) attend(ctx context.Context, c *amiClient) error {
 
 // ping keeps the link alive and, from next on, measures the clock. It returns when to measure again.
 func (l *amiLink) ping(ctx context.Context, c *amiClient, next time.Time) (time.Time, error) {
-	asked := call.At(time.Now())
+	asked := time.Now()
 	sample, err := c.ping(ctx)
 	if err == nil {
 		l.heard = asked
@@ -123,7 +123,7 @@ func (l *amiLink) ping(ctx context.Context, c *amiClient, next time.Time) (time.
 
 func (l *amiLink) lost(err error) error {
 	return l.s.out.Gap(fmt.Sprintf("the AMI link was lost at %s (%v): queue and agent events are missing until it is back",
-		call.At(time.Now()), err), l.heard)
+		call.At(time.Now()), err), call.At(core.ByClockNow(l.heard)))
 }
 
 // settle notes what an attempt's outcome leaves unseen.

@@ -145,10 +145,13 @@ func (n *normalizer) destroyed(c *chanState) {
 	}
 }
 
+// passed reports whether d has passed since from. A clock that was set back since does not tell: then nobody waits for it.
+func passed(d, from, now call.Time) bool { return now-from >= d || from-now > call.Second }
+
 // flush gives up waiting for the rest of what was seen before. Call it about every 20 ms.
 func (n *normalizer) flush(now call.Time) []call.Observation {
 	n.begin("ctigate.flush", now, now)
-	n.releaseHeld(func(c *chanState) bool { return n.latest-c.told >= holdFor || now-c.since >= holdSilent })
+	n.releaseHeld(func(c *chanState) bool { return n.latest-c.told >= holdFor || passed(holdSilent, c.since, now) })
 	n.flushAMI(now)
 	return n.out
 }

@@ -213,7 +213,7 @@ func (n *normalizer) left(id, queue string) {
 
 // waitersTold says that those who wait have all been named.
 func (n *normalizer) waitersTold(now call.Time) {
-	if n.asked == 0 || now-n.asked < waitForARI {
+	if n.asked == 0 || !passed(waitForARI, n.asked, now) {
 		return
 	}
 	n.emit(call.QueueSnapshotEnd, "", func(o *call.Observation) {
@@ -255,14 +255,14 @@ func (n *normalizer) leave(id, queue, result string) {
 // for one.
 func (n *normalizer) flushAMI(now call.Time) {
 	defer n.waitersTold(now)
-	for len(n.waiting) > 0 && now-n.waiting[0].since >= waitForARI {
+	for len(n.waiting) > 0 && passed(waitForARI, n.waiting[0].since, now) {
 		n.count("ami_unknown_channel", 1)
 		n.waiting = n.waiting[1:]
 	}
 	for len(n.leaving) > 0 {
 		c := n.chans[n.leaving[0]]
 		if c != nil && c.leftAt != 0 {
-			if now-c.leftRx < waitForARI {
+			if !passed(waitForARI, c.leftRx, now) {
 				return
 			}
 			n.overflowed(c.id)

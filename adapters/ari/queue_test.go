@@ -116,3 +116,13 @@ func TestTimePassesWithTheFrames(t *testing.T) {
 	passed(at+2*call.Second, at+60*call.Millisecond)
 	passed(at+2020*call.Millisecond, at+2020*call.Millisecond)
 }
+
+// A caller leaves a queue, and our clock is set back by an hour: why is told in time all the same.
+func TestPassedAcrossAClockSetBack(t *testing.T) {
+	for by, want := range map[call.Time]bool{0: false, waitForARI / 2: false, waitForARI: true, -3600 * call.Second: true} {
+		from := 1_800_000_000 * call.Second
+		if got := passed(waitForARI, from, from+by); got != want {
+			t.Errorf("%v later: passed is %v", by, got)
+		}
+	}
+}

@@ -43,13 +43,13 @@ type eventReader struct {
 	pushing atomic.Bool  // waiting for room in the queue: pongs wait with it
 
 	// All that was sent by the later of these has been read. Each belongs to one goroutine.
-	received call.Time // the latest message, of read
-	asked    call.Time // the latest ping that was answered, of watch
+	received time.Time // the latest message, of read
+	asked    time.Time // the latest ping that was answered, of watch
 }
 
 func newEventReader(conn *websocket.Conn, s *session) *eventReader {
 	e := &eventReader{conn: conn, cfg: s.cfg, queue: s.queue, count: s.out.Count}
-	e.received = call.At(time.Now())
+	e.received = time.Now()
 	e.life, e.kill = context.WithCancel(context.Background())
 	return e
 }
@@ -112,10 +112,10 @@ func (e *eventReader) next(ctx context.Context) error {
 	}
 	e.begun.Set()
 	raw, err := e.body(r)
-	in := inbound{from: fromARI, raw: raw, received: call.At(time.Now())}
+	e.received = time.Now()
+	in := inbound{from: fromARI, raw: raw, received: call.At(e.received)}
 	e.begun.Clear()
 	e.frames.Add(1)
-	e.received = in.received
 	if fault := e.fault(kind, err); fault != "" {
 		in = unreadableFrame(raw, fault, in.received)
 	}
@@ -211,10 +211,15 @@ func (e *eventReader) watch(ctx context.Context) error {
 }
 
 // heard is up to when all that was sent has been read. It is for when the session's goroutines have ended.
-func (e *eventReader) heard() call.Time { return max(e.received, e.asked) }
+func (e *eventReader) heard() call.Time {
+	if e.asked.After(e.received) {
+		return call.At(core.ByClockNow(e.asked))
+	}
+	return call.At(core.ByClockNow(e.received))
+}
 
 func (e *eventReader) ping(ctx context.Context) error {
-	before, asked := e.frames.Load(), call.At(time.Now())
+	before, asked := e.frames.Load(), time.Now()
 	pctx, cancel := context.WithTimeout(ctx, e.cfg.ReadTimeout)
 	defer cancel()
 	err := e.conn.Ping(pctx)

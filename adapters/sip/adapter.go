@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -23,12 +24,16 @@ type adapter struct {
 	cfg Config
 	env core.Env
 
-	mu     sync.Mutex // of engine and clock: several ways in may bring packets
+	mu     sync.Mutex // of what follows: several ways in may bring packets
 	engine *engine
+	ticked time.Time // when time was last let pass
 	clock  agentClock
 }
 
 func newAdapter(id string, cfg Config, env core.Env) *adapter {
+	if env.Log == nil {
+		env.Log = slog.New(slog.DiscardHandler)
+	}
 	return &adapter{id: id, cfg: cfg, env: env}
 }
 
@@ -173,6 +178,7 @@ func (s *session) work(ctx context.Context, cancel context.CancelFunc, ways []wa
 func (s *session) captured(p *wire.Packet) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.keepTime(p.Received)
 	s.engine.packet(p)
 }
 
@@ -181,6 +187,7 @@ func (s *session) relayed(p *wire.Packet) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.clock.saw(p)
+	s.keepTime(p.Received)
 	s.engine.packet(p)
 }
 
@@ -206,7 +213,7 @@ func (s *session) ticks(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			s.pass(call.At(now))
+			s.pass(now)
 			s.look()
 			if now.Sub(clock) >= clockEvery {
 				clock = now
@@ -219,10 +226,30 @@ func (s *session) ticks(ctx context.Context) {
 	}
 }
 
-func (s *session) pass(now call.Time) {
+func (s *session) pass(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.engine.advance(now)
+	s.keepTime(call.At(now))
+	s.ticked = now
+	s.engine.advance(call.At(now))
+}
+
+// clockStep is how far our clock may be from where the engine expects it before it is asked whether it was set.
+const clockStep = 2 * call.Second
+
+// keepTime tells the engine when our clock was set since the last tick, before it takes anything of the time now.
+func (s *session) keepTime(now call.Time) {
+	if d := now - s.engine.now; s.ticked.IsZero() || -clockStep < d && d < clockStep {
+		return
+	}
+	read := time.Now()
+	set := call.At(read) - call.At(s.ticked) - call.Time(read.Sub(s.ticked).Microseconds())
+	if -clockStep < set && set < clockStep {
+		return // nothing came for long, or what came waited
+	}
+	s.env.Log.Warn("this machine's clock was set: dialogs go on as they were", "by", time.Duration(set)*time.Microsecond)
+	s.engine.clockSet(set, s.ownClock())
+	s.ticked = read
 }
 
 // ownClock reports whether packets are stamped by this machine's clock: on its own interfaces, and by agents that only

@@ -200,6 +200,25 @@ func TestASessionThatIsNotRefreshedIsOver(t *testing.T) {
 	}
 }
 
+// Our clock is set, by an hour or a day, while a dialog goes on: it neither ends for that, nor outlives its session timer.
+func TestDialogsOutlastOurClockBeingSet(t *testing.T) {
+	for _, by := range []call.Time{3600 * call.Second, -3600 * call.Second, 86400 * call.Second} {
+		g := newStage(Config{})
+		d := g.call(phoneA, phoneB, "x", "100", "200")
+		d.ask("INVITE", 1)
+		d.toTag = "t"
+		d.answer(200, "INVITE", 1, "Session-Expires: 90;refresher=uac")
+		d.ask("ACK", 1)
+		g.wait(60 * call.Second)
+		g.now += by
+		g.e.clockSet(by, true)
+		g.wait(50 * call.Second)
+		want(t, "still going", g.t.Active(), 1)
+		g.wait(30 * call.Second)
+		want(t, "over", g.t.Active(), 0)
+	}
+}
+
 func TestAnInviteThatNobodyAnswersIsOver(t *testing.T) {
 	g := newStage(Config{})
 	g.call(phoneA, phoneB, "x", "100", "200").ask("INVITE", 1)

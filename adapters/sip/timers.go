@@ -30,6 +30,45 @@ func (e *engine) advance(now call.Time) {
 	e.spare.trim(2*e.n+1024, (*dialog).spare)
 }
 
+// clockSet keeps everything as far from now as it was, when our clock was set by d: else what is heard all the time would
+// seem silent for as long. own says that packets are stamped by that clock too.
+func (e *engine) clockSet(d call.Time, own bool) {
+	theirs := d // by how much the capture's clock and ours are further apart now
+	if own {
+		theirs = 0
+	}
+	shift := func(by call.Time, times ...*call.Time) {
+		for _, t := range times {
+			if *t != 0 {
+				*t += by
+			}
+		}
+	}
+	shift(d, &e.now, &e.ticked, &e.calm)
+	for host := range e.heardAt {
+		e.heardAt[host] += d
+	}
+	groups := map[*group]bool{}
+	for x := e.first; x != nil; x = x.new {
+		shift(d, &x.challenged, &x.heard, &x.expires)
+		x.lag += theirs
+		if x.refer != nil {
+			shift(d, &x.refer.clearAt)
+		}
+		if g := x.group; g != nil && !groups[g] {
+			groups[g] = true
+			shift(d, &g.referred, &g.diverted)
+		}
+		for _, f := range x.flows {
+			if f != nil {
+				shift(d, &f.lastHeard, &f.noted)
+				shift(d-theirs, &f.since, &f.due, &f.reported, &f.told)
+				f.lag += theirs
+			}
+		}
+	}
+}
+
 // look ends what is over of d, or forgets it.
 func (e *engine) look(d *dialog) {
 	silent := e.now - d.heard

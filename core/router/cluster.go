@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ctigate/ctigate/core"
+	"github.com/ctigate/ctigate/core/call"
 	"github.com/ctigate/ctigate/core/journal"
 )
 
@@ -170,6 +171,7 @@ func (p *loop) takeOver(ctx context.Context, gen uint64, before string) error {
 	r.stint.own = f.own
 	defer context.AfterFunc(ctx, r.stint.cancel)()
 	p.standby, p.gen = false, gen
+	p.goOnFrom(f)
 	p.now = max(p.now, p.clockTime())
 	for i, items := range parts {
 		p.nth++
@@ -297,6 +299,25 @@ func (r *Router) begin(x *replicator) {
 	}
 }
 
+// cameLate is how late what the owner wrote may have come here, and so how wrong what is known of its clock.
+const cameLate = call.Second
+
+// goOnFrom sets received time to what it would be by the owner before, whose clock may be another: from the latest that came
+// here just when it was written.
+func (p *loop) goOnFrom(f *follower) {
+	if f.toldAt.IsZero() {
+		return
+	}
+	wall, _ := p.readClock()
+	p.ahead = max(0, f.toldNow+call.Time(time.Since(f.toldAt).Microseconds())-wall)
+	if p.ahead < sameClock {
+		p.ahead = 0
+	}
+}
+
+// sameClock is less than what two clocks that are kept together, and the way between, differ by.
+const sameClock = call.Second / 4
+
 // seamless reports whether this node heard everything on l that the owner before did not take: its own session was
 // established, and the snapshot over, while the owner still told of what it heard, and what the owner knew was complete.
 func (p *loop) seamless(l *link) bool {
@@ -324,6 +345,10 @@ func (p *loop) prove() {
 // takeLinks goes on with every link: from what this node has read of it and the owner before had not taken.
 func (p *loop) takeLinks(f *follower) {
 	now := p.clockTime()
+	late := call.Time(0)
+	if p.ahead > 0 {
+		late = cameLate
+	}
 	from := "taken over from node " + f.last.node
 	if f.last.node == p.r.o.Cluster.Node || f.last.node == "" { // the state is this node's own journal's
 		from = unstopped
@@ -332,7 +357,7 @@ func (p *loop) takeLinks(f *follower) {
 		}
 	}
 	for _, l := range p.r.links {
-		news := message{kind: msgDown, link: l, at: now - p.ahead, text: from, from: l.state.heard - p.ahead} // nobody may have listened behind the last frame
+		news := message{kind: msgDown, link: l, at: now - p.ahead, text: from, from: l.state.heard - p.ahead - late} // nobody may have listened behind the last frame
 		switch {
 		case p.seamless(l):
 			if !l.own.Shared {
@@ -350,7 +375,7 @@ func (p *loop) takeLinks(f *follower) {
 	}
 	for _, l := range p.r.links {
 		if d := f.unsureLost; d.n > 0 {
-			p.step(&message{kind: msgNote, link: l, now: p.now, ahead: p.ahead, from: d.from, at: d.to,
+			p.step(&message{kind: msgNote, link: l, now: p.now, ahead: p.ahead, from: d.from - p.ahead, at: d.to - p.ahead,
 				text: fmt.Sprintf("standing by, %d items found no room and the owner may not have delivered them", d.n)})
 		}
 	}
@@ -452,6 +477,8 @@ func (p *loop) standDown(s *stint, clean bool, left unlogged) {
 	for _, w := range p.r.sinks {
 		w.letGo()
 	}
+	p.wallRead = time.Time{} // received time is another node's from here on
+	f.toldNow, f.toldAt = 0, time.Time{}
 	p.r.keeper.trouble.Store(nil) // a standby writes none: it is not known to be so still
 	p.inputs, p.items, p.unlogged = nil, nil, unlogged{}
 	f.own, f.need, f.stoodDown = false, false, true

@@ -52,6 +52,8 @@ type follower struct {
 	last       entry     // the latest turn or sign of life, without its data
 	heard      time.Time // when it came
 	alive      time.Time // when the latest came that the owner had written just then
+	toldNow    call.Time // received time of the latest turn that came so
+	toldAt     time.Time // when it came
 	unsure     unsures   // turns that were followed and may not have been delivered
 	unsureLost drop      // likewise, for want of room
 	again      again     // what the stint left that was lost last, until it is known what the state rests on
@@ -328,7 +330,11 @@ func (p *loop) followOne(f *follower, e *entry, offset int64, fresh bool) {
 	}
 	if e.kind == entryTurn {
 		if data, whole := f.taken.add(e, offset); whole {
+			was := p.now
 			p.followTurn(f, data, offset)
+			if fresh && p.now > was {
+				f.toldNow, f.toldAt = p.now, f.heard
+			}
 		}
 	}
 	f.state = max(f.state, e.state)

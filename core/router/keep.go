@@ -127,7 +127,7 @@ func (k *keeper) idle(stint context.Context) {
 // lostNote tells of items that a sink will not get from the journal.
 type lostNote struct {
 	text     string
-	from, to call.Time
+	from, to call.Time // received time; 0 for when it is told
 }
 
 // gone notes, for a source.gap of every link, that sink cannot have what was from and to.

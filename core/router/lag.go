@@ -8,7 +8,6 @@ import (
 	"sync"
 
 	"github.com/ctigate/ctigate/core"
-	"github.com/ctigate/ctigate/core/call"
 	"github.com/ctigate/ctigate/core/codec"
 	"github.com/ctigate/ctigate/core/journal"
 )
@@ -272,7 +271,6 @@ func (l *lagReader) take(items []core.Item, rec journal.Record) []core.Item {
 
 // skip has it told that records cannot be read.
 func (l *lagReader) skip(why error) {
-	now := call.At(l.w.r.o.Now())
-	l.w.r.keeper.gone(l.w.name, why.Error(), now, now)
+	l.w.r.keeper.gone(l.w.name, why.Error(), 0, 0)
 	l.w.r.log.Error("sink skips records of the journal", "sink", l.w.name, "after", l.next, "error", why)
 }

@@ -135,8 +135,8 @@ func (l *link) session(ctx context.Context) (up time.Duration, err error) {
 			err = fmt.Errorf("the adapter panicked (please report this): %v", p)
 			l.r.log.Error("adapter panic", "link", l.id, "panic", p, "stack", string(debug.Stack()))
 		}
-		if at := e.upAt.Load(); at != 0 {
-			up = l.r.o.Now().Sub(time.Unix(0, at))
+		if d := e.up.Ago(); d != core.Never {
+			up = d
 		}
 	}()
 	run, stop := l.endable(ctx)
@@ -181,7 +181,7 @@ type emitter struct {
 	l    *link
 	ctx  context.Context
 	over atomic.Bool
-	upAt atomic.Int64
+	up   core.Mark
 }
 
 var _ core.Emitter = (*emitter)(nil)
@@ -216,7 +216,7 @@ func (e *emitter) DeadLetter(d core.DeadLetter) error {
 }
 
 func (e *emitter) Up(i core.Instance) error {
-	e.upAt.Store(e.l.r.o.Now().UnixNano())
+	e.up.Set()
 	e.l.tel.Sessions.Add(1)
 	return e.put(message{kind: msgUp, at: e.now(), inst: &i})
 }

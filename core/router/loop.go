@@ -173,18 +173,39 @@ func (p *loop) finish(hard context.Context) {
 // clockTime is what our clock tells, as received time. Received time does not stand still when that clock is set back: it
 // goes on from where it was, ahead of the clock, until this process sees the clock set right again.
 func (p *loop) clockTime() call.Time {
-	wall, read := call.At(p.r.o.Now()), time.Now()
-	forward := wall - p.wall - call.Time(read.Sub(p.wallRead).Microseconds())
-	known := !p.wallRead.IsZero()
-	p.wall, p.wallRead = wall, read
-	switch now := wall + p.ahead; {
-	case p.now-now > clockStep:
-		p.r.log.Warn("the clock is behind what it, or that of another node, was: time goes on from there", "by", time.Duration(p.now-now)*time.Microsecond)
-		p.ahead = p.now - wall
-	case p.ahead > 0 && known && forward > clockStep:
-		p.ahead = max(0, p.now-wall)
+	wall, set := p.readClock()
+	switch {
+	case set < -clockStep:
+		p.setBack(-set)
+	case set > clockStep:
+		p.ahead = max(0, p.ahead-set)
+	}
+	if behind := p.now - p.ahead - wall; behind > clockStep { // what is known is another node's, or from before a start
+		p.setBack(behind)
 	}
 	return wall + p.ahead
+}
+
+func (p *loop) setBack(by call.Time) {
+	p.r.log.Warn("this machine's clock is behind the time that was told before: time goes on from there", "by", time.Duration(by)*time.Microsecond)
+	p.ahead += by
+}
+
+// readClock returns what our clock tells, and by how much it was set since it was last read, as the monotonic one shows.
+func (p *loop) readClock() (wall, set call.Time) {
+	var before, read time.Time
+	for range 3 { // the two must be read together
+		before = time.Now()
+		wall, read = call.At(p.r.o.Now()), time.Now()
+		if read.Sub(before) < time.Millisecond {
+			break
+		}
+	}
+	if !p.wallRead.IsZero() {
+		set = wall - p.wall - call.Time(read.Sub(p.wallRead).Microseconds())
+	}
+	p.wall, p.wallRead = wall, read
+	return wall, set
 }
 
 // receivedAt is when m was received, as received time. What was read before our clock was set back comes in between.

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ctigate/ctigate/core"
 	"github.com/ctigate/ctigate/core/call"
 )
 
@@ -46,5 +47,5 @@ func (p *pauses) lately() call.Time {
 	if p.from.IsZero() || now.Sub(p.till) > time.Duration(pile)*time.Microsecond {
 		return 0
 	}
-	return call.At(now.Add(p.from.Sub(now))) // by the clock as it is now
+	return call.At(core.ByClockNow(p.from))
 }

@@ -94,10 +94,13 @@ func (st *linkState) lost(m *message) {
 	}
 }
 
-// gap publishes that l was not heard since it last was, up to m, by our clock as it is now: an interval of which that clock
-// was set back in between has its beginning where it would be by the clock of its end.
+// gap publishes that l was not heard since it last was, up to m, by the clock that m was read from: if it was set in
+// between, the beginning is where it would be by that clock.
 func (p *loop) gap(l *link, m *message, why string) {
-	from := min(l.state.heard-m.ahead, m.at)
+	from := l.state.heard - m.ahead
+	if from > m.at { // that clock was set while m waited
+		from = m.at - max(0, m.now-l.state.heard)
+	}
 	p.source(l, call.SourceGap, m.at, &call.Source{Reason: why, From: from, To: m.at})
 }
 
@@ -231,8 +234,11 @@ func (p *loop) dropNotes(last bool) {
 // journalNotes publishes a source.gap of every link for what the journal could not keep for a sink.
 func (p *loop) journalNotes() {
 	for _, n := range p.r.keeper.takeNotes() {
+		if n.to == 0 {
+			n.from, n.to = p.now, p.now
+		}
 		for _, l := range p.r.links {
-			p.step(&message{kind: msgNote, link: l, text: n.text, now: p.now, ahead: p.ahead, from: n.from, at: n.to})
+			p.step(&message{kind: msgNote, link: l, text: n.text, now: p.now, ahead: p.ahead, from: n.from - p.ahead, at: n.to - p.ahead})
 		}
 	}
 }

@@ -28,6 +28,7 @@ const (
 	configRetention  = "retention.ms"
 	configMinInsync  = "min.insync.replicas"
 	configMaxMessage = "max.message.bytes"
+	configTimestamps = "message.timestamp.type"
 )
 
 // delivers reports whether a stream has a topic.
@@ -91,7 +92,8 @@ func (c *Config) settings(t topic) []createtopics.RequestConfig {
 	d, ok := c.Retention[t.stream]
 	if t.log != nil {
 		d, ok = t.log.Retention, true
-		cfg = append(cfg, createtopics.RequestConfig{Name: configMaxMessage, Value: strconv.Itoa(t.log.MaxEntry + batchOverhead)})
+		cfg = append(cfg, createtopics.RequestConfig{Name: configMaxMessage, Value: strconv.Itoa(t.log.MaxEntry + batchOverhead)},
+			createtopics.RequestConfig{Name: configTimestamps, Value: "LogAppendTime"}) // retention must not go by a node's clock
 	}
 	if ok {
 		ms := d.Milliseconds()
