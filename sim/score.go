@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"embed"
 	"fmt"
+	"sync"
 )
 
 // scoreFiles are recordings of real switches; TestScoresAreTheRecordings compares them with the project's own.
@@ -90,12 +91,23 @@ type score struct {
 	last  int64 // of the last step that is no floating one
 }
 
-// loadScore compiles the recording of a script.
+// scores is every script that was wanted, compiled: scoreKey → func() (*score, error).
+var scores sync.Map
+
+type scoreKey struct{ kind, name string }
+
+// loadScore is the score of a script, which nobody may write to: it is compiled once for all switches of the process.
 func loadScore(kind, name string) (*score, error) {
 	sp, ok := scripts[name]
 	if !ok {
 		return nil, fmt.Errorf("no script named %q: choose from %v", name, Scripts())
 	}
+	load, _ := scores.LoadOrStore(scoreKey{kind, name}, sync.OnceValues(func() (*score, error) { return newScore(kind, name, sp) }))
+	return load.(func() (*score, error))()
+}
+
+// newScore compiles the recording of a script.
+func newScore(kind, name string, sp script) (*score, error) {
 	frames, err := scoreFrames(kind, sp)
 	if err != nil {
 		return nil, err

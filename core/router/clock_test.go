@@ -135,6 +135,25 @@ func TestGapOfAClockSetRightMeanwhile(t *testing.T) {
 	})
 }
 
+// What came while a snapshot was taken is told behind it. The session is lost, or another node takes over, in between: the gap
+// begins where the session did.
+func TestGapReachesBackBehindASnapshot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newClockRig(t)
+		g.lost()
+		began := g.wall()
+		g.beat(3 * time.Second) // the snapshot is being taken, events wait
+		snapshot := []call.Observation{{Kind: call.SnapshotLeg, Leg: "a", At: g.wall() - 1000}, {Kind: call.SnapshotEnd, At: g.wall() - 1000}}
+		g.p.handle(&message{kind: msgFrame, link: g.l, at: g.wall(), obs: snapshot})
+		g.beat(3 * time.Second)
+		g.p.items = nil
+		g.lost()
+		if gap := g.gap(); gap.From != began {
+			t.Errorf("the gap is from %s, want %s, when the session began", gap.From, began)
+		}
+	})
+}
+
 // gap is the one that was told.
 func (g *clockRig) gap() *call.Source {
 	var gaps []*call.Source

@@ -2,6 +2,7 @@ package router
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/ctigate/ctigate/core"
@@ -62,12 +63,13 @@ const pile = 2 * call.Second
 
 // hear notes up to when the link was heard. What had piled up is read all at once, and what was lost behind it had been
 // sent long before: so the switch's own time of a frame counts, by what is known of its clock, and of a frame without one
-// that it was not the last of a pile. What a session sends before it is up closes no gap.
+// that it was not the last of a pile. What a session sends before it is up closes no gap, and neither does a snapshot: what
+// came while it was taken is older, and told behind it.
 func (p *loop) hear(l *link, m *message) {
 	st := &l.state
 	sent, told := m.sent()
 	switch {
-	case st.wasUp && !st.up:
+	case st.wasUp && !st.up, m.ofSnapshot():
 	case told:
 		if c, known := p.fresh.Clock(l.id); known {
 			sent -= call.Time(c.OffsetMS * float64(call.Millisecond))
@@ -102,6 +104,11 @@ func (p *loop) gap(l *link, m *message, why string) {
 		from = m.at - max(0, m.now-l.state.heard)
 	}
 	p.source(l, call.SourceGap, m.at, &call.Source{Reason: why, From: from, To: m.at})
+}
+
+// ofSnapshot reports whether m says what a snapshot, or its adapter's guess, says rather than what happened.
+func (m *message) ofSnapshot() bool {
+	return len(m.obs) > 0 && !slices.ContainsFunc(m.obs, func(o call.Observation) bool { return !ofSnapshot(&o) })
 }
 
 // sent is when the switch says that the frame was sent, if it does.
