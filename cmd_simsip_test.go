@@ -44,7 +44,7 @@ func withoutTimes(b []byte) (sizes []byte) {
 
 func TestSimSIPLive(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "trunk.pcap")
-	code, out, errOut := cli(t, "sim", "sip", "--hep", "127.0.0.1:9", "--hep-key", "s3cret", "--pcap", name, "--for", "700ms", "--rate", "200", "--max-active", "5")
+	code, out, errOut := cli(t, "sim", "sip", "--hep", "127.0.0.1:9", "--hep-key", "s3cret", "--pcap", name, "--for", "2s", "--rate", "200", "--max-active", "5")
 	if code != exitOK {
 		t.Fatalf("exit %d, %q", code, errOut)
 	}
@@ -66,11 +66,11 @@ func TestSimSIPLive(t *testing.T) {
 	if i, err := os.Stat(name); err != nil || i.Size() < 1000 {
 		t.Errorf("%v %v", i, err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	var said, errs bytes.Buffer
-	if code := execute(ctx, strings.Fields("sim sip --hep= --max-calls 2"), &said, &errs); code != exitOK || strings.Contains(said.String(), "HEP") {
-		t.Errorf("exit %d, %q, %q", code, &said, &errs)
+	said, errs := &trigger{text: "SIP trunk", fire: cancel}, &bytes.Buffer{}
+	if code := execute(ctx, strings.Fields("sim sip --hep= --max-calls 2"), said, errs); code != exitOK || strings.Contains(said.String(), "HEP") {
+		t.Errorf("exit %d, %q, %q", code, said, errs)
 	}
 }
 

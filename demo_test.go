@@ -48,6 +48,8 @@ func (w *trigger) Write(b []byte) (int, error) {
 	return w.Buffer.Write(b)
 }
 
+func (w *trigger) WriteString(s string) (int, error) { return w.Write([]byte(s)) }
+
 // The trunk's calls are heard, and how they sound is published.
 func TestDemoHearsTheTrunk(t *testing.T) {
 	code, out, errOut := cli(t, "demo", "--for", "6s", "--rate", "6", "--speed", "40", "--kafka-port", "0")
@@ -104,12 +106,12 @@ func TestSimCommands(t *testing.T) {
 	}
 	for _, args := range []string{"sim asterisk --ari 127.0.0.1:0 --ami 127.0.0.1:0", "sim freeswitch --listen 127.0.0.1:0",
 		"sim play " + traces + "/asterisk/busy", "sim play " + traces + "/freeswitch/busy"} {
-		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-		var out, errOut bytes.Buffer
-		code := execute(ctx, strings.Fields(args), &out, &errOut)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		out, errOut := &trigger{text: "127.0.0.1:", fire: cancel}, &bytes.Buffer{}
+		code := execute(ctx, strings.Fields(args), out, errOut)
 		cancel()
 		if code != exitOK || !strings.Contains(out.String(), "127.0.0.1:") {
-			t.Errorf("%s: exit %d, %q, %q", args, code, &out, &errOut)
+			t.Errorf("%s: exit %d, %q, %q", args, code, out, errOut)
 		}
 	}
 	if code, _, errOut := cli(t, "sim", "asterisk", "--mix", "nonsense=1", "--ari", "127.0.0.1:0"); code != exitFailed || !strings.Contains(errOut, `no script named "nonsense"`) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -58,7 +59,7 @@ func (p *printed) reset() {
 // await returns the groups of pattern once it is there.
 func (p *printed) await(t *testing.T, pattern string) []string {
 	t.Helper()
-	late := time.After(20 * time.Second)
+	late := time.After(time.Minute)
 	for re := regexp.MustCompile(pattern); ; {
 		if m := re.FindStringSubmatch(p.String()); m != nil {
 			return m
@@ -71,15 +72,24 @@ func (p *printed) await(t *testing.T, pattern string) []string {
 	}
 }
 
+// freePort is a port that nobody listens on, of those that the system gives to nobody who asks for any: it stays free.
+func freePort(t *testing.T) int {
+	t.Helper()
+	for range 100 {
+		port := 15_000 + rand.IntN(10_000)
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			l.Close()
+			return port
+		}
+	}
+	t.Fatal("no port is free")
+	return 0
+}
+
 // start runs a gateway whose broker is not there until unblock is called.
 func start(t *testing.T, flags ...string) (log *printed, unblock func(), end func() int) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
+	port := freePort(t)
 	path := write(t, fmt.Sprintf("switches: [{id: a, kind: esl, address: '127.0.0.1:1', password: {env: X}}]\n"+
 		"sinks: [{kind: kafka, name: bus, brokers: ['127.0.0.1:%d']}]\ntelemetry: {listen: '127.0.0.1:0'}\n", port))
 	ctx, cancel := context.WithCancel(t.Context())

@@ -17,6 +17,9 @@ import (
 	"github.com/ctigate/ctigate/core"
 )
 
+// shortRead is a read timeout to wait for, in which all else comes also on a busy machine.
+const shortRead = 3 * time.Second
+
 func withAMI(t *testing.T, script func(net.Conn, *bufio.Reader)) *Config {
 	cfg := testConfig(newFakeSwitch(t, httptest.NewServer).server.URL)
 	cfg.AMI = &AMI{Username: "gw", Password: core.NewSecret(password), Address: fakeAMI(t, script)}
@@ -48,7 +51,7 @@ func TestSessionWithoutAMI(t *testing.T) {
 		"secret of two lines": {cfg: func(c *Config) { c.AMI.Password = core.NewSecret("wrong-word\r\nEvents: off") },
 			want: `"Secret" holds a line break`},
 		"closes at once": {play: func(net.Conn, *bufio.Reader) {}, want: "waiting for the AMI login"},
-		"silent": {cfg: func(c *Config) { c.ReadTimeout = 100 * time.Millisecond },
+		"silent": {cfg: func(c *Config) { c.ReadTimeout = shortRead },
 			play: func(_ net.Conn, r *bufio.Reader) { io.Copy(io.Discard, r) }, want: "AMI"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -127,7 +130,7 @@ func TestLostAMIIsAGapAndComesBack(t *testing.T) {
 				play(conn, r)
 			})
 			if c.quick {
-				cfg.ReadTimeout = 400 * time.Millisecond
+				cfg.ReadTimeout = shortRead
 			}
 			out := newRecorder()
 			stop, _ := start(t, cfg, out)
@@ -158,7 +161,7 @@ func TestAMITricklesIntoADeadline(t *testing.T) {
 			}
 		}
 	}))
-	cfg.ReadTimeout = 400 * time.Millisecond
+	cfg.ReadTimeout = shortRead
 	out := newRecorder()
 	stop, _ := start(t, cfg, out)
 	out.until(t, "the gap", func() bool { return len(out.gaps) > 0 })

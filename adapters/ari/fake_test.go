@@ -27,7 +27,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
-	patience = 10 * time.Second // of a test for something that must happen
+	patience = time.Minute // of a test for something that must happen
 	password = "s3cret-word"
 )
 
@@ -342,7 +342,7 @@ func testConfig(url string) *Config {
 	c.Username = "gw"
 	c.Password = core.NewSecret(password)
 	c.PingInterval = 20 * time.Millisecond
-	c.ReadTimeout = 5 * time.Second
+	c.ReadTimeout = 20 * time.Second
 	return c
 }
 

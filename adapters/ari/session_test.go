@@ -42,7 +42,7 @@ func TestSessionBringsEverythingInOrder(t *testing.T) {
 	out := newRecorder()
 	stop, _ := start(t, cfg, out)
 	out.until(t, "every frame and clock", func() bool {
-		return len(out.raws("NobodyKnowsThis")) == 50 && len(out.raws("QueueMemberPause")) == 1 && len(out.clocks) == 2
+		return len(out.raws("NobodyKnowsThis")) == 50 && len(out.raws("QueueMemberPause")) == 1 && len(out.clocks) >= 2
 	})
 	if err := stop(); err != nil {
 		t.Fatalf("Run ended with %v after its context, not nil", err)
@@ -78,7 +78,7 @@ func TestClockSamplesClaimNoMoreThanIsKnown(t *testing.T) {
 	cfg.AMI = &AMI{Username: "gw", Password: core.NewSecret(password), Address: fakeAMI(t, goodAMI(nil))}
 	out := newRecorder()
 	stop, _ := start(t, cfg, out)
-	out.until(t, "two clock samples", func() bool { return len(out.clocks) == 2 })
+	out.until(t, "two clock samples", func() bool { return len(out.clocks) >= 2 })
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -221,10 +221,11 @@ func TestSlowOrDeadPeerHitsADeadline(t *testing.T) {
 		"no pong":       func(p *peer) { p.listen(false) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			f := newFakeSwitch(t, httptest.NewServer)
 			f.events = play
 			cfg := testConfig(f.server.URL)
-			cfg.ReadTimeout = 400 * time.Millisecond
+			cfg.ReadTimeout = shortRead
 			_, result := start(t, cfg, newRecorder())
 			if err := result(); err == nil || !strings.Contains(err.Error(), "read_timeout") {
 				t.Errorf("Run: %v", err)

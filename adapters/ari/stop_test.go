@@ -19,13 +19,23 @@ import (
 type gated struct {
 	*recorder
 	gate    chan struct{}
+	held    chan struct{} // closed at the first event
 	most    int
 	refused int
+}
+
+func newGated(most int) *gated {
+	return &gated{recorder: newRecorder(), gate: make(chan struct{}), held: make(chan struct{}), most: most}
 }
 
 func (g *gated) Frame(f core.Frame) error {
 	if f.Type == "snapshot" {
 		return g.recorder.Frame(f)
+	}
+	select {
+	case <-g.held:
+	default:
+		close(g.held)
 	}
 	<-g.gate
 	if len(g.raws("NobodyKnowsThis")) >= g.most {
@@ -55,6 +65,7 @@ func stopped(t *testing.T, g *gated, sent, room int) {
 	go func() { done <- a.Run(ctx, g) }()
 	tick, late := time.NewTicker(5*time.Millisecond), time.After(patience)
 	defer tick.Stop()
+	<-g.held
 	for a.QueueDepth() < min(sent-1, room) { // one is in the emitter
 		select {
 		case <-tick.C:
@@ -76,7 +87,7 @@ func stopped(t *testing.T, g *gated, sent, room int) {
 
 func TestWhatWasReadBeforeTheStopIsHandedOver(t *testing.T) {
 	for _, room := range []int{8192, 100} { // with room for all, and with a reader that waits for room
-		g := &gated{recorder: newRecorder(), gate: make(chan struct{}), most: 1 << 30}
+		g := newGated(1 << 30)
 		stopped(t, g, 1000, room)
 		got := g.raws("NobodyKnowsThis")
 		for i, raw := range got {
@@ -91,7 +102,7 @@ func TestWhatWasReadBeforeTheStopIsHandedOver(t *testing.T) {
 }
 
 func TestWhatTheRouterRefusesAtTheStopIsCounted(t *testing.T) {
-	g := &gated{recorder: newRecorder(), gate: make(chan struct{}), most: 300}
+	g := newGated(300)
 	stopped(t, g, 1000, 8192)
 	got := len(g.raws("NobodyKnowsThis"))
 	if got != 300 || got+g.refused+g.counts[core.CountDropped] != 1000 || g.refused > 2 {

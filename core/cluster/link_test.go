@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -66,6 +67,8 @@ func (a *authority) issue(cn string, dns ...string) TLS {
 	return TLS{filepath.Join(a.dir, "ca.pem"), a.write(name+".pem", "CERTIFICATE", der), a.write(name+".key", "PRIVATE KEY", k)}
 }
 
+const patience = 30 * time.Second // for what must happen
+
 // heard collects callbacks.
 type heard struct {
 	mu  sync.Mutex
@@ -79,12 +82,20 @@ func (h *heard) add(format string, args ...any) {
 	h.all, h.at = append(h.all, fmt.Sprintf(format, args...)), append(h.at, time.Now())
 }
 
-func (h *heard) has(what string) func() bool {
+// had reports whether that was said; something else may have followed.
+func (h *heard) had(what string) func() bool {
 	return func() bool {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		return len(h.all) > 0 && h.all[len(h.all)-1] == what
+		return slices.Contains(h.all, what)
 	}
+}
+
+// last is when the latest came.
+func (h *heard) last() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.at[len(h.at)-1]
 }
 
 func (h *heard) count(prefix string) (n int) {
@@ -106,13 +117,18 @@ type end struct {
 	done   chan struct{}
 }
 
+// freePort is one that nobody listens on, of those that the system gives to nobody who asks for any: it stays free.
 func freePort(t *testing.T) string {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	t.Helper()
+	for range 100 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 25_000+mathrand.IntN(7_000))
+		if ln, err := net.Listen("tcp", addr); err == nil {
+			ln.Close()
+			return addr
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 func startLink(t *testing.T, id, listen string, pki TLS, peers ...Peer) *end {
@@ -152,15 +168,18 @@ func twoLinks(t *testing.T, ta, tb TLS) (a, b *end, pa, pb Peer) {
 func TestLinkWithTLS(t *testing.T) {
 	ca := newAuthority(t)
 	a, b, _, _ := twoLinks(t, ca.issue("gw-a"), ca.issue("node 2", "gw-b"))
-	within(t, 5*time.Second, "a hears b", a.heard.has("up gw-b"))
-	within(t, 5*time.Second, "b hears a", b.heard.has("up gw-a"))
-	within(t, 5*time.Second, "b has a's report", func() bool { return b.Peers()[0].Report != nil })
-	p := b.Peers()[0]
-	if p.Report.Member != "gw-a-member" || p.Report.Units[0].Published != 42 || p.State != PeerStateUp || p.AgeMS > 1000 {
+	within(t, patience, "a hears b", a.heard.had("up gw-b"))
+	within(t, patience, "b hears a", b.heard.had("up gw-a"))
+	var p PeerStatus
+	within(t, patience, "b has a's report, and a late one", func() bool {
+		p = b.Peers()[0]
+		return p.Report != nil && p.State == PeerStateUp && p.AgeMS <= 1000
+	})
+	if p.Report.Member != "gw-a-member" || p.Report.Units[0].Published != 42 {
 		t.Errorf("b knows %s", mustJSON(p))
 	}
 	a.stop() // by plan: no death
-	within(t, 5*time.Second, "b sees a stopped", func() bool { return b.Peers()[0].State == PeerStateStopped })
+	within(t, patience, "b sees a stopped", func() bool { return b.Peers()[0].State == PeerStateStopped })
 	if n := b.heard.count("dead"); n != 0 {
 		t.Errorf("%q", b.heard.all)
 	}
@@ -218,13 +237,13 @@ func TestPeerDead(t *testing.T) {
 	for range 10 {
 		a, _, b := mock(t)
 		c := greet(t, b, "1")
-		within(t, 5*time.Second, "a hears b", a.heard.has("up gw-b"))
+		within(t, patience, "a hears b", a.heard.had("up gw-b"))
 		begin := time.Now()
 		c.Close()
 		time.Sleep(3 * time.Millisecond) // a kernel closes one after the other
 		b.Close()
-		within(t, time.Second, "a sees b die", a.heard.has("dead gw-b gw-b-1"))
-		took = append(took, a.heard.at[len(a.heard.at)-1].Sub(begin))
+		within(t, patience, "a sees b die", a.heard.had("dead gw-b gw-b-1"))
+		took = append(took, a.heard.last().Sub(begin))
 		time.Sleep(300 * time.Millisecond)
 		if n := a.heard.count("dead"); n != 1 {
 			t.Errorf("said %d times", n)
@@ -233,7 +252,7 @@ func TestPeerDead(t *testing.T) {
 	}
 	slices.Sort(took)
 	t.Logf("crash to PeerDead: %s", took)
-	if took[len(took)/2] > 100*time.Millisecond { // the worst are a busy machine's
+	if took[0] > 100*time.Millisecond { // a wait would be in each; the others are a busy machine's
 		t.Errorf("too late")
 	}
 }
@@ -241,11 +260,11 @@ func TestPeerDead(t *testing.T) {
 func TestPeerRestartedAtOnce(t *testing.T) {
 	a, _, b := mock(t)
 	c := greet(t, b, "1")
-	within(t, 5*time.Second, "a hears b", a.heard.has("up gw-b"))
+	within(t, patience, "a hears b", a.heard.had("up gw-b"))
 	c.Close()
 	c = greet(t, b, "2")
 	defer c.Close()
-	within(t, 5*time.Second, "a sees that the first b died", a.heard.has("dead gw-b gw-b-1"))
+	within(t, patience, "a sees that the first b died", a.heard.had("dead gw-b gw-b-1"))
 }
 
 // Silence, as of a process that is stopped or a network that is cut, is not death.
@@ -253,15 +272,23 @@ func TestPeerSilent(t *testing.T) {
 	a, _, b := mock(t)
 	c := greet(t, b, "1")
 	defer c.Close()
-	within(t, 5*time.Second, "a misses b", a.heard.has("silent gw-b"))
+	within(t, patience, "a misses b", a.heard.had("silent gw-b"))
 	time.Sleep(frameLimit) // a gives the connection up, and the next one is accepted by nobody
 	if a.heard.count("dead") != 0 {
 		t.Errorf("%q", a.heard.all)
 	}
-	if err := writeFrame(greet(t, b, "1"), frame{Report: &Report{Member: "m"}}); err != nil {
-		t.Fatal(err)
-	}
-	within(t, 5*time.Second, "a hears b again", a.heard.has("up gw-b"))
+	go func() { // those that a has given up meanwhile are still in line
+		for {
+			c, err := b.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			_ = writeFrame(c, frame{Hello: &hello{linkProtocol, "gw-b", "test", "1", "gw-b-1"}})
+			_ = writeFrame(c, frame{Report: &Report{Member: "m"}})
+		}
+	}()
+	within(t, patience, "a hears b again", func() bool { return a.heard.count("up gw-b") == 2 })
 }
 
 // A node with the wrong address of a peer that talks to it does not take the peer for dead.
@@ -269,16 +296,17 @@ func TestWrongAddressIsNotDeath(t *testing.T) {
 	pa, pb := Peer{"gw-a", freePort(t)}, Peer{"gw-b", freePort(t)}
 	a := startLink(t, "gw-a", pa.Address, TLS{}, Peer{"gw-b", freePort(t)})
 	startLink(t, "gw-b", pb.Address, TLS{}, pa)
-	within(t, 5*time.Second, "a hears b", a.heard.has("up gw-b"))
+	within(t, patience, "a hears b", a.heard.had("up gw-b"))
+	before := a.heard.count("dead") // b may have begun late
 	time.Sleep(1500 * time.Millisecond)
-	if a.heard.count("dead") != 0 {
+	if a.heard.count("dead") != before {
 		t.Errorf("%q", a.heard.all)
 	}
 }
 
 func TestNobodyThereFromTheBeginning(t *testing.T) {
 	a := startLink(t, "gw-a", freePort(t), TLS{}, Peer{"gw-b", freePort(t)})
-	within(t, 3*time.Second, "a takes b for dead", a.heard.has("dead gw-b "))
+	within(t, patience, "a takes b for dead", a.heard.had("dead gw-b "))
 }
 
 func TestHostileBytes(t *testing.T) {
@@ -286,14 +314,14 @@ func TestHostileBytes(t *testing.T) {
 	c := greet(t, b, "1")
 	defer c.Close()
 	go func() {
-		for range 20 {
+		for { // to the end of the test
 			if writeFrame(c, frame{Report: &Report{Member: "gw-b-1"}}) != nil {
 				return
 			}
 			time.Sleep(reportEvery)
 		}
 	}()
-	within(t, 5*time.Second, "a hears b", a.heard.has("up gw-b"))
+	within(t, patience, "a hears b", a.heard.had("up gw-b"))
 	framed := func(s string) []byte { return append(binary.BigEndian.AppendUint32(nil, uint32(len(s))), s...) }
 	for _, bytes := range [][]byte{
 		[]byte("GET / HTTP/1.1\r\n\r\n"), {0, 0, 0, 0}, {255, 255, 255, 255}, {0, 0, 0}, framed("null"), framed("{}"), framed(`{"hello":{}}`),
@@ -344,17 +372,15 @@ func TestSlowLoris(t *testing.T) {
 	}()
 	c := greet(t, b, "1")
 	defer c.Close()
-	within(t, 5*time.Second, "a hears b", func() bool { return a.heard.count("up gw-b") > 0 })
+	within(t, patience, "a hears b", func() bool { return a.heard.count("up gw-b") > 0 })
 	<-ended
 	for _, s := range all {
-		_ = s.SetReadDeadline(time.Now().Add(time.Second))
+		_ = s.SetReadDeadline(time.Now().Add(patience))
 		if _, err := s.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
 			t.Fatal("a slow connection is still held")
 		}
 	}
-	if len(a.slots) != 0 {
-		t.Errorf("%d slots held", len(a.slots))
-	}
+	within(t, patience, "no slot is held", func() bool { return len(a.slots) == 0 })
 }
 
 func TestPlainToTLSIsTurnedAway(t *testing.T) {

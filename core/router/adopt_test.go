@@ -48,11 +48,11 @@ func TestNewDiskGoesOn(t *testing.T) {
 			j, found := openJournal(t, t.TempDir(), journal.Options{})
 			m := &remembering{resumer: &resumer{}}
 			o := kept(j, found)
-			o.Links, o.Sinks = pbx(sends(t, []core.Frame{snapshotOver}, frames[:cut]...)), []NamedSink{{Name: "m", Sink: m.resumer}}
+			first := sends(t, []core.Frame{snapshotOver}, frames[:cut]...)
+			o.Links, o.Sinks = pbx(first), []NamedSink{{Name: "m", Sink: m.resumer}}
 			r, stop := start(t, o)
-			eventually(t, "the first frames", func() bool {
-				return r.Status().Links[0].Received == uint64(cut)+1 && len(m.on(core.StreamEvents)) > cut-1 && len(m.on(core.StreamSources)) == 2 && r.Status().Queue == 0 && r.keeper.turns.len() == 0
-			})
+			taken(t, r, first, cut+1)
+			eventually(t, "all of it at the sink", r.isDelivered)
 			before := len(m.items)
 			must(t, stop(), j.Close())
 			m.items, m.closed = m.items[:before], false

@@ -127,6 +127,7 @@ type node struct {
 	fenced atomic.Bool
 	before string // the owner before, as the group knows
 	frames chan core.Frame
+	link   *adapter
 	stop   func() error
 	j      *journal.Journal
 }
@@ -150,10 +151,10 @@ func newNodeWith(t *testing.T, name, dir string, log *memoryLog, store *resumer,
 		}
 		return err
 	}
-	a := sessions(session, session)
+	n.link = sessions(session, session)
 	j, found := openJournal(t, dir, opts)
 	o := kept(j, found)
-	o.Links, o.Sinks, o.DrainTimeout = pbx(a), []NamedSink{{Name: "m", Sink: n.pen}}, time.Second
+	o.Links, o.Sinks = pbx(n.link), []NamedSink{{Name: "m", Sink: n.pen}}
 	o.Cluster = &Cluster{Node: name, Log: n.pen, Owner: n.owner.Load, HungAfter: 300 * time.Millisecond, Hung: func(string) { n.hung.Store(true) }, Fenced: func(error) { n.fenced.Store(true) }}
 	n.Router, n.stop = start(t, o)
 	n.j = j
@@ -169,7 +170,7 @@ func own(f core.Frame) core.Frame {
 func (n *node) takeOver(t *testing.T, gen uint64) {
 	t.Helper()
 	n.owner.Store(true)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	must(t, n.TakeOver(ctx, gen, n.before))
 }
@@ -190,9 +191,40 @@ func ownerAndStandby(t *testing.T, log *memoryLog, store *resumer) (a, b *node) 
 func follows(t *testing.T, standby, owner *node) {
 	t.Helper()
 	eventually(t, "that the standby follows", func() bool {
-		s := standby.Status().Cluster
-		return s.Synced && s.Turn == owner.Status().Cluster.Turn
+		return standby.Status().Cluster.Synced && standby.turn(t) == owner.turn(t)
 	})
+}
+
+// turn is the core loop's latest: that of Status is as of its last beat.
+func (n *node) turn(t *testing.T) (nth uint64) {
+	t.Helper()
+	must(t, n.do(t.Context(), func() { nth = n.loop.nth }))
+	return nth
+}
+
+// linked waits until the owner's own session is up, with its snapshot, and is not to end for another one.
+func (n *node) linked(t *testing.T) {
+	t.Helper()
+	eventually(t, "the link, with its snapshot", func() (is bool) {
+		must(t, n.do(t.Context(), func() {
+			l := n.links[0]
+			is = l.state.up && l.state.snapshot == nil && !l.ownSince.IsZero() && !l.ending
+		}))
+		return is && n.Status().Ready
+	})
+}
+
+// taken waits until the core loop has taken n frames from the node's link, of all its sessions.
+func (n *node) taken(t *testing.T, frames int) {
+	t.Helper()
+	taken(t, n.Router, n.link, frames)
+}
+
+// kept waits until, besides, the journal has what was made of them.
+func (n *node) kept(t *testing.T, frames int) {
+	t.Helper()
+	n.taken(t, frames)
+	eventually(t, "the journal", n.isKept)
 }
 
 func (n *node) lose(t *testing.T) {
@@ -204,7 +236,7 @@ func (n *node) lose(t *testing.T) {
 func (n *node) end(t *testing.T) {
 	t.Helper()
 	if n.owner.Load() {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		must(t, n.StandDown(ctx, true))
 	}
@@ -272,7 +304,7 @@ func takeover(t *testing.T, frames []core.Frame, cut int, how string) {
 	a.takeOver(t, 1)
 	eventually(t, "the owner's link", func() bool { return len(store.on(core.StreamSources)) == 2 })
 	b := newNode(t, "b", t.TempDir(), log, store)
-	eventually(t, "the standby's link", func() bool { s := b.Status(); return s.Links[0].Up && s.Links[0].Received == 1 })
+	b.taken(t, 1)
 	time.Sleep(overlap + 100*time.Millisecond) // so long must both have listened
 	both(a, b, []core.Frame{observed(-10, call.Observation{Kind: call.AgentStateChange, Agent: "agent1", Value: "ready"})})
 	eventually(t, "that both heard the same", func() bool {
@@ -281,16 +313,17 @@ func takeover(t *testing.T, frames []core.Frame, cut int, how string) {
 	})
 	a.pen.away.Store(how == "unheard")
 	both(a, b, frames[:cut])
-	heard := func() bool {
-		return a.Status().Links[0].Received == uint64(cut)+2 && b.Status().Links[0].Received == uint64(cut)+2 && a.Status().Queue+b.Status().Queue == 0
-	}
-	eventually(t, "what both heard", heard)
+	a.taken(t, cut+2)
+	b.taken(t, cut+2)
 	switch how {
 	case "planned":
 		must(t, a.StandDown(t.Context(), true))
 		a.owner.Store(false)
 	case "published":
-		eventually(t, "all is told", func() bool { return b.Status().Cluster.Held == 0 })
+		eventually(t, "all is told", func() (told bool) {
+			must(t, b.do(t.Context(), func() { told = b.follower.held.n == 0 }))
+			return told
+		})
 	case "unheard":
 		if cut > 0 {
 			eventually(t, "the standby's doubt", b.hung.Load)
@@ -304,7 +337,7 @@ func takeover(t *testing.T, frames []core.Frame, cut int, how string) {
 	both(b, a, frames[cut:])
 	eventually(t, "the records", func() bool { return len(store.on(core.StreamRecords)) == 2 })
 	if how == "planned" { // and back
-		eventually(t, "that b goes on", func() bool { return a.Status().Cluster.Turn == b.Status().Cluster.Turn })
+		follows(t, a, b)
 		time.Sleep(2 * aliveEvery)
 		a.takeOver(t, 3)
 		b.lose(t)
@@ -332,7 +365,7 @@ func TestTakeoverUnproven(t *testing.T) {
 	frames := talk(0, "a")
 	a.frames <- frames[0]
 	b := newNode(t, "b", t.TempDir(), log, store)
-	eventually(t, "the standby's link", func() bool { s := b.Status(); return s.Links[0].Up && s.Links[0].Received == 1 })
+	b.taken(t, 1)
 	time.Sleep(overlap + 2*aliveEvery + 100*time.Millisecond) // the owner lives, and says nothing
 	if u := b.Status().Cluster.Unproven; !slices.Equal(u, []string{"pbx"}) {
 		t.Errorf("not proved: %v", u)
@@ -539,14 +572,14 @@ func TestLostAndBack(t *testing.T) {
 	for _, f := range frames[:4] {
 		a.frames <- f
 	}
-	eventually(t, "what it heard", func() bool { return a.Status().Links[0].Received == 5 && a.Status().Queue == 0 })
+	a.taken(t, 5)
 	time.Sleep(overlap + 100*time.Millisecond)
 	a.lose(t)
 	for _, f := range frames[4:] {
 		a.frames <- f
 	}
 	a.pen.away.Store(false)
-	eventually(t, "what it heard then", func() bool { return a.Status().Links[0].Received == 8 && a.Status().Queue == 0 })
+	a.taken(t, 8)
 	a.takeOver(t, 2)
 	eventually(t, "the record", func() bool { return len(store.on(core.StreamRecords)) == 1 })
 	a.end(t)
@@ -597,10 +630,7 @@ func TestAloneAndKilled(t *testing.T) {
 			for _, f := range frames[:cut] {
 				a.frames <- f
 			}
-			eventually(t, "what it heard", func() bool {
-				s := a.Status()
-				return s.Links[0].Received == uint64(cut)+1 && s.Queue == 0 && a.keeper.turns.len() == 0 && !a.keeper.keeping.Load()
-			})
+			a.kept(t, cut+1)
 			crashed := image(t, dir)
 			a.lose(t)
 			a.end(t)
@@ -610,7 +640,9 @@ func TestAloneAndKilled(t *testing.T) {
 			for _, f := range frames[cut:] {
 				b.frames <- f
 			}
-			eventually(t, "no call", func() bool { return b.Status().ActiveCalls == 0 && b.Status().Queue == 0 })
+			eventually(t, "what it heard then", func() bool { return len(b.frames) == 0 })
+			b.taken(t, int(b.link.given.Load()))
+			eventually(t, "no call", func() bool { return b.Status().ActiveCalls == 0 })
 			b.end(t)
 			wholeCalls(t, store.items)
 			onlyOnce(t, store.items)
@@ -664,7 +696,7 @@ func TestStandDownWithAFullJournal(t *testing.T) {
 				if (err != nil) != planned {
 					t.Error(err)
 				}
-			case <-time.After(10 * time.Second):
+			case <-time.After(time.Minute):
 				t.Fatal("it does not stand down")
 			}
 			close(stop)
@@ -684,7 +716,7 @@ func TestFirstOfACluster(t *testing.T) {
 	for _, f := range frames[:4] {
 		alone.frames <- f
 	}
-	eventually(t, "what it heard", func() bool { return alone.Status().Links[0].Received == 5 && alone.Status().Queue == 0 })
+	alone.taken(t, 5)
 	alone.end(t)
 
 	log := newMemoryLog() // as if it had had none
@@ -732,8 +764,11 @@ func TestHoleInTheLog(t *testing.T) {
 	for _, f := range talk(0, "a")[:4] {
 		a.frames <- f
 	}
-	eventually(t, "the hole", func() bool { return !b.Status().Cluster.Synced })
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	eventually(t, "the hole", func() (found bool) {
+		must(t, b.do(t.Context(), func() { found = b.follower.hole >= 0 && b.follower.need }))
+		return found
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	must(t, b.readToEnd(ctx)) // it gets to the end without
 	a.keeper.wantState.Store(true)
@@ -749,9 +784,10 @@ func TestLogMadeAnew(t *testing.T) {
 	<-a.Joined()
 	a.takeOver(t, 1)
 	b := newNode(t, "b", t.TempDir(), log, store)
-	<-b.Joined()
+	b.taken(t, 1)
 	frames := talk(0, "a")
 	both(a, b, frames[:4])
+	b.taken(t, 5)
 	eventually(t, "the call", func() bool { return b.Status().ActiveCalls == 1 && b.Status().Cluster.Held == 0 })
 	log.mu.Lock()
 	alive := entry{kind: entryAlive, gen: 1, node: "a", turn: a.Status().Cluster.Turn, state: -1}
@@ -786,13 +822,13 @@ func TestStaleJournal(t *testing.T) {
 			for _, f := range talk(0, "a")[:4] {
 				a.frames <- f
 			}
-			eventually(t, "the call", func() bool { return a.Status().ActiveCalls == 1 && a.Status().Queue == 0 })
+			a.taken(t, 5)
 			a.end(t)
 			a = newNode(t, "a", dir, newMemoryLog(), store)
 			<-a.Joined()
 			a.before = before
 			a.takeOver(t, 5)
-			eventually(t, "the link again", func() bool { return a.Status().Ready })
+			a.linked(t)
 			a.end(t)
 			if n := len(store.on(core.StreamRecords)); n != want {
 				t.Errorf("%d records of the call, want %d", n, want)
@@ -812,7 +848,7 @@ func TestTornJournalIsNotTheLogs(t *testing.T) {
 	for _, f := range talk(0, "a")[:4] {
 		a.frames <- f
 	}
-	eventually(t, "the call", func() bool { return a.Status().ActiveCalls == 1 && a.Status().Queue == 0 && a.keeper.turns.len() == 0 })
+	a.kept(t, 5)
 	crashed := image(t, dir)
 	a.end(t)
 	b := newNode(t, "a", crashed, log, store)

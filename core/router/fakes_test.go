@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,9 +21,24 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // adapter runs one function a session; after the last it waits for ctx.
 type adapter struct {
+	given    atomic.Int64 // frames that are in the router's queue, or past it
 	mu       sync.Mutex
 	sessions []func(ctx context.Context, out core.Emitter) error
 	began    []time.Time
+}
+
+// giver counts what it gives.
+type giver struct {
+	core.Emitter
+	a *adapter
+}
+
+func (g giver) Frame(f core.Frame) error {
+	err := g.Emitter.Frame(f)
+	if err == nil {
+		g.a.given.Add(1)
+	}
+	return err
 }
 
 func sessions(s ...func(ctx context.Context, out core.Emitter) error) *adapter {
@@ -37,7 +54,27 @@ func (a *adapter) Run(ctx context.Context, out core.Emitter) error {
 		<-ctx.Done()
 		return nil
 	}
-	return a.sessions[i](ctx, out)
+	return a.sessions[i](ctx, giver{out, a})
+}
+
+// taken waits until n frames have come from a, and the core loop has taken them and handed over what it made of them. A
+// frame counts as received before it is in the queue.
+func taken(t *testing.T, r *Router, a *adapter, n int) {
+	t.Helper()
+	eventually(t, "the frames", func() bool { return a.given.Load() == int64(n) && r.in.len() == 0 })
+	must(t, r.do(t.Context(), func() {})) // behind the turn that took them
+}
+
+// isKept reports whether everything that was handed over is in the journal.
+func (r *Router) isKept() bool { return r.keeper.turns.len() == 0 && !r.keeper.keeping.Load() }
+
+// isDelivered reports whether, besides, every sink has it.
+func (r *Router) isDelivered() bool {
+	if !r.isKept() {
+		return false
+	}
+	last := r.o.Journal.Stats().Last
+	return !slices.ContainsFunc(r.sinks, func(w *writer) bool { return w.lag.cursor.Seq() < last })
 }
 
 func (a *adapter) starts() []time.Time {

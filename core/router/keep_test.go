@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ctigate/ctigate/core"
@@ -49,7 +50,7 @@ func image(t *testing.T, dir string) string {
 
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !f(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !f(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("not in time: %s", what)
 		}
@@ -170,11 +171,11 @@ func TestRestartGoesOn(t *testing.T) {
 			j, found := openJournal(t, dir, journal.Options{})
 			m := &resumer{}
 			o := kept(j, found)
-			o.Links, o.Sinks = pbx(sends(t, []core.Frame{snapshotOver}, frames[:cut]...)), []NamedSink{{Name: "m", Sink: m}}
+			first := sends(t, []core.Frame{snapshotOver}, frames[:cut]...)
+			o.Links, o.Sinks = pbx(first), []NamedSink{{Name: "m", Sink: m}}
 			r, stop := start(t, o)
-			eventually(t, "the first frames", func() bool {
-				return r.Status().Links[0].Received == uint64(cut)+1 && len(m.on(core.StreamEvents)) > cut-1 && len(m.on(core.StreamSources)) == 2 && r.Status().Queue == 0 && r.keeper.turns.len() == 0
-			})
+			taken(t, r, first, cut+1)
+			eventually(t, "all of it at the sink", r.isDelivered)
 			crashed := image(t, dir)
 			before := len(m.items)
 			must(t, stop(), j.Close())
@@ -185,7 +186,9 @@ func TestRestartGoesOn(t *testing.T) {
 			a := sends(t, snapshotOf(frames[:cut]), frames[cut:]...)
 			o.Links, o.Sinks = pbx(a), []NamedSink{{Name: "m", Sink: m}}
 			r, stop = start(t, o)
-			eventually(t, "all frames", func() bool { return r.Status().ActiveCalls == 0 && len(m.on(core.StreamRecords)) == 2 })
+			eventually(t, "all frames, and the gap", func() bool {
+				return r.Status().ActiveCalls == 0 && len(m.on(core.StreamRecords)) == 2 && contains(m.types(core.StreamSources), call.SourceGap)
+			})
 			must(t, stop(), j.Close())
 			if n := wholeCalls(t, m.items); n != 2 {
 				t.Errorf("%d calls", n)
@@ -245,7 +248,9 @@ func TestASinkThatWasAway(t *testing.T) {
 	o.Links = pbx(sends(t, nil, talks(200)...))
 	o.Sinks = []NamedSink{{Name: "there", Sink: there}, {Name: "away", Sink: away, QueueItems: 50, BatchItems: 7}}
 	r, stop := start(t, o)
-	eventually(t, "the sink that is there", func() bool { return len(there.on(core.StreamRecords)) == 200 })
+	eventually(t, "the sink that is there, and a failure of the other", func() bool {
+		return len(there.on(core.StreamRecords)) == 200 && r.Status().Sinks[1].FailingSince != 0
+	})
 	if s := r.Status().Sinks[1]; s.Queue > 4*takeFrames+50 || s.FailingSince == 0 { // a turn is taken whole
 		t.Errorf("the sink that is away: %+v", s)
 	}
@@ -283,23 +288,28 @@ func TestFullJournalGetsRoom(t *testing.T) {
 
 // What is not delivered when the gateway stops is, after the next start.
 func TestTheRestIsDeliveredByTheNextStart(t *testing.T) {
-	dir := t.TempDir()
-	j, found := openJournal(t, dir, journal.Options{})
-	never := &memory{write: func(context.Context, []core.Item) error { return errors.New("away") }}
-	o := kept(j, found)
-	o.DrainTimeout = time.Second
-	o.Links, o.Sinks = pbx(sends(t, nil, talk(0, "a")...)), []NamedSink{{Name: "m", Sink: never}}
-	r, stop := start(t, o)
-	eventually(t, "the end", func() bool { return r.Status().ActiveCalls == 0 && r.Status().Links[0].Received == 7 })
-	must(t, stop(), j.Close())
-	j, found = openJournal(t, dir, journal.Options{})
-	o = kept(j, found)
-	m := &memory{}
-	o.Links, o.Sinks = pbx(sessions()), []NamedSink{{Name: "m", Sink: m}}
-	_, stop = start(t, o)
-	eventually(t, "the record", func() bool { return len(m.on(core.StreamRecords)) == 1 })
-	must(t, stop(), j.Close())
-	wholeCalls(t, m.items)
+	synctest.Test(t, func(t *testing.T) { // the drain takes its time
+		dir := t.TempDir()
+		j, found := openJournal(t, dir, journal.Options{})
+		never := &memory{write: func(context.Context, []core.Item) error { return errors.New("away") }}
+		o := kept(j, found)
+		a := sends(t, nil, talk(0, "a")...)
+		o.Links, o.Sinks = pbx(a), []NamedSink{{Name: "m", Sink: never}}
+		r, stop := start(t, o)
+		taken(t, r, a, 7)
+		if n := r.ActiveCalls(); n != 0 {
+			t.Errorf("%d calls", n)
+		}
+		must(t, stop(), j.Close())
+		j, found = openJournal(t, dir, journal.Options{})
+		o = kept(j, found)
+		m := &memory{}
+		o.Links, o.Sinks = pbx(sessions()), []NamedSink{{Name: "m", Sink: m}}
+		_, stop = start(t, o)
+		eventually(t, "the record", func() bool { return len(m.on(core.StreamRecords)) == 1 })
+		must(t, stop(), j.Close())
+		wholeCalls(t, m.items)
+	})
 }
 
 // A gateway dies right behind a frame that says nothing of when it was sent: others may have been under way.

@@ -29,10 +29,7 @@ func unloggedJournal(t *testing.T, log *memoryLog, store *resumer, frames []core
 	for _, f := range frames {
 		a.frames <- f
 	}
-	eventually(t, "what it heard", func() bool {
-		s := a.Status()
-		return s.Links[0].Received == uint64(len(frames))+1 && s.Queue == 0 && a.keeper.turns.len() == 0 && !a.keeper.keeping.Load()
-	})
+	a.kept(t, len(frames)+1)
 	crashed := image(t, dir)
 	a.lose(t)
 	a.end(t)
@@ -52,7 +49,7 @@ func TestJournalOutlivesALostStint(t *testing.T) {
 				b.lose(t)
 				b.pen.away.Store(false)
 				b.takeOver(t, 3)
-				eventually(t, "the link", func() bool { return b.Status().Ready && b.Status().Queue == 0 })
+				b.linked(t)
 				for _, f := range append(snapshotOf(frames[:heard]), frames[heard:]...) {
 					b.frames <- f
 				}
@@ -78,7 +75,7 @@ func TestJournalOfALostStintAndAnotherOwner(t *testing.T) {
 	c := newNode(t, "c", t.TempDir(), log, store)
 	<-c.Joined()
 	c.takeOver(t, 3)
-	eventually(t, "the link", func() bool { return c.Status().Ready && c.Status().Queue == 0 })
+	c.linked(t)
 	for _, f := range append(snapshotOf(frames[:4]), frames[4:]...) {
 		c.frames <- f
 	}
@@ -120,7 +117,7 @@ func TestUnsureOfMuch(t *testing.T) {
 	eventually(t, "that it is followed", func() bool {
 		s, unsure := a.Status(), 0
 		must(t, b.do(t.Context(), func() { unsure = b.follower.unsure.n }))
-		return s.Queue == 0 && b.Status().Cluster.Turn == s.Cluster.Turn && unsure >= n
+		return s.Queue == 0 && b.turn(t) == a.turn(t) && unsure >= n
 	})
 	a.owner.Store(false)
 	b.takeOver(t, 2)
@@ -163,8 +160,9 @@ func TestHalfATurnInTheLog(t *testing.T) {
 	for _, f := range frames[:4] {
 		a.frames <- f
 	}
-	eventually(t, "the call", func() bool { return b.Status().ActiveCalls == 1 && a.Status().Cluster.Turn == b.Status().Cluster.Turn })
-	turn := a.Status().Cluster.Turn
+	a.taken(t, 5)
+	follows(t, b, a)
+	turn := a.turn(t)
 	a.owner.Store(false)
 	log.mu.Lock()
 	half := entry{kind: entryTurn, gen: 1, node: "a", turn: turn, delivered: turn - 1, state: 0, piece: 0, pieces: 2, data: []byte("half")}
@@ -225,7 +223,7 @@ func TestTakeOverEnds(t *testing.T) {
 	<-a.Joined()
 	a.takeOver(t, 1)
 	b := newNodeWith(t, "b", t.TempDir(), log, store, journal.Options{MaxBytes: 4 << 20, SegmentBytes: 256 << 10})
-	eventually(t, "the standby's link", func() bool { s := b.Status(); return s.Links[0].Up && s.Links[0].Received == 1 })
+	b.taken(t, 1)
 	b.pen.shut.Store(true)
 	for i := range 300 {
 		f := core.Frame{Type: "test"}
@@ -254,7 +252,7 @@ func TestTakeOverEnds(t *testing.T) {
 		if err == nil {
 			t.Error("it took over all the same")
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("it goes on")
 	}
 	must(t, b.StandDown(t.Context(), false))

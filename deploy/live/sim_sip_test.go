@@ -139,7 +139,7 @@ func mirrorToSngrep(t *testing.T, speed string) (sent, heard string, dropped int
 		t.Fatal(err)
 	}
 	defer func() { cmd.Process.Kill(); cmd.Wait() }()
-	eventually(t, "sngrep listens", 10*time.Second, func() bool { return udpSocket(port) != nil })
+	eventually(t, "sngrep listens", time.Minute, func() bool { return udpSocket(port) != nil })
 	out := mustOutput(t, lab.ctigate, "sim", "sip", "--hep", fmt.Sprintf("127.0.0.1:%d", port), "--hep-key", "hepsecret", "--pcap", sent,
 		"--for", "10s", "--rate", "3", "--speed", speed, "--faults", "0.2", "--malformed", "0")
 	if want := packetsOf(t, sent, "udp"); want < 1000 || strings.Contains(out, "nobody listened") {
@@ -154,7 +154,7 @@ func mirrorToSngrep(t *testing.T, speed string) (sent, heard string, dropped int
 		t.Fatalf("/proc/net/udp: %v in %q", err, socket)
 	}
 	if dropped == 0 {
-		eventually(t, "sngrep writes them all", 10*time.Second, func() bool {
+		eventually(t, "sngrep writes them all", time.Minute, func() bool {
 			i, err := os.Stat(heard)
 			j, err2 := os.Stat(sent)
 			return err == nil && err2 == nil && i.Size() >= j.Size()*9/10

@@ -379,7 +379,7 @@ func sipp(t *testing.T, scenario string, args ...string) (wait func()) {
 func agentPhone(t *testing.T, scenario string, args ...string) (wait func()) {
 	t.Helper()
 	wait = sipp(t, scenario, append([]string{"-p", "24061", "-mp", "24200"}, args...)...)
-	eventually(t, "sipp listens", 10*time.Second, func() bool { return udpSocket(24061) != nil })
+	eventually(t, "sipp listens", time.Minute, func() bool { return udpSocket(24061) != nil })
 	return wait
 }
 

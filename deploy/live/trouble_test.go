@@ -84,7 +84,7 @@ func relay(in net.Conn, to string) {
 func TestWrongPassword(t *testing.T) {
 	ari, ami := count(t, ariAddr), count(t, amiAddr)
 	g := start(t, settings{ari: ari.addr, ami: ami.addr, prefix: "refused.", password: "mistaken"})
-	eventually(t, "the log speaks of the refusal", 10*time.Second, func() bool { return strings.Contains(g.logged(), "refused") })
+	eventually(t, "the log speaks of the refusal", time.Minute, func() bool { return strings.Contains(g.logged(), "refused") })
 	time.Sleep(10 * time.Second)
 	if a, m := ari.n.Load(), ami.n.Load(); a > 4 || m > 4 {
 		t.Errorf("%d connections to ARI and %d to AMI within 10 s", a, m)
@@ -97,7 +97,7 @@ func TestWrongPassword(t *testing.T) {
 	if g.status().Ready {
 		t.Error("ready without a switch")
 	}
-	if code, took := g.stop(); code != 0 || took > 5*time.Second {
+	if code, took := g.stop(); code != 0 || took > 10*time.Second {
 		t.Errorf("stopping took %v and ended with %d", took, code)
 	}
 }
@@ -108,7 +108,7 @@ func TestStopUnderTraffic(t *testing.T) {
 	g := start(t, settings{prefix: prefix})
 	g.waitReady()
 	wait := playing(t, false, "--traffic", "16")
-	eventually(t, "calls are up", 20*time.Second, func() bool { return g.status().Active >= 4 })
+	eventually(t, "calls are up", time.Minute, func() bool { return g.status().Active >= 4 })
 	g.stopClean()
 	c := readAll(t, prefix)
 	seq := map[string]uint64{}
@@ -140,7 +140,7 @@ func TestGatewayKilled(t *testing.T) {
 			g := start(t, s)
 			g.waitReady()
 			wait := playing(t, true, "--talk", "8")
-			eventually(t, "the call is up", 10*time.Second, func() bool { return g.status().Active > 0 })
+			eventually(t, "the call is up", time.Minute, func() bool { return g.status().Active > 0 })
 			time.Sleep(1500 * time.Millisecond) // it is answered, and all of it published
 			g.kill()
 			if how == "newdisk" {
@@ -187,9 +187,9 @@ func TestAsteriskKilled(t *testing.T) {
 	g := start(t, settings{prefix: prefix})
 	g.waitReady()
 	wait := playing(t, true, "--talk", "20")
-	eventually(t, "the call is up", 10*time.Second, func() bool { return g.status().Active > 0 })
+	eventually(t, "the call is up", time.Minute, func() bool { return g.status().Active > 0 })
 	kill(lab.asterisk, syscall.SIGKILL)
-	eventually(t, "the link is down", 20*time.Second, func() bool { return !g.status().Links[0].Up })
+	eventually(t, "the link is down", time.Minute, func() bool { return !g.status().Links[0].Up })
 	if err := asteriskUp(); err != nil {
 		t.Fatal(err)
 	}
@@ -243,10 +243,10 @@ func TestKafkaKilled(t *testing.T) {
 	t.Cleanup(func() { kafkaUp() }) // for the next tests
 	g.waitReady()
 	wait := playing(t, false, "--traffic", fmt.Sprint(calls))
-	eventually(t, "events are acknowledged", 20*time.Second, func() bool { return g.status().Sinks[0].Acked > 100 })
+	eventually(t, "events are acknowledged", time.Minute, func() bool { return g.status().Sinks[0].Acked > 100 })
 	kill(lab.kafka, syscall.SIGKILL)
 	down := time.Now()
-	eventually(t, "the log speaks of it", 10*time.Second, func() bool { return strings.Contains(g.logged(), "asking kafka broker") })
+	eventually(t, "the log speaks of it", time.Minute, func() bool { return strings.Contains(g.logged(), "asking kafka broker") })
 	time.Sleep(20*time.Second - time.Since(down))
 	t.Logf("after %v without Kafka: %+v", time.Since(down).Round(time.Second), g.status().Sinks)
 	if err := kafkaUp(); err != nil {

@@ -22,7 +22,7 @@ func stateOf(id string, seq uint64, state call.State, at time.Time) core.Item {
 
 func callsOf(t *testing.T, s *Sink) (told map[string]string, err error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	told = map[string]string{}
 	err = s.Calls(ctx, func(c *call.Call, seq uint64, at call.Time) {

@@ -14,17 +14,17 @@ func TestDialIsAuthenticated(t *testing.T) {
 	f := newFake(t, kfake.EnableSASL(), kfake.Superuser("SCRAM-SHA-256", "gw", "secret"))
 	defer f.Close()
 	cfg := f.config()
-	cfg.DialTimeout = 500 * time.Millisecond
 	cfg.SASL = SASL{Mechanism: mechanismSCRAM256, Username: "gw", Password: core.NewSecret("secret")}
-	inspect := func() error {
+	inspect := func(cfg *Config) error {
 		_, err := gateways.Inspect(t.Context(), gateways.Options{Config: gateways.NewConfig(), Prefix: "cti.", Brokers: cfg.Brokers, Dial: cfg.Dial})
 		return err
 	}
-	if err := inspect(); err != nil {
+	if err := inspect(cfg); err != nil {
 		t.Error(err)
 	}
-	cfg.SASL.Password = core.NewSecret("wrong")
-	if err := inspect(); err == nil {
+	wrong := *cfg
+	wrong.SASL.Password, wrong.DialTimeout = core.NewSecret("wrong"), 500*time.Millisecond
+	if err := inspect(&wrong); err == nil {
 		t.Error("a wrong password was accepted")
 	}
 }

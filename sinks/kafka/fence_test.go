@@ -41,7 +41,7 @@ func (c *Config) as(id string) *Config {
 
 func fenceIn(t testing.TB, s *Sink) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := s.Fence(ctx); err != nil {
 		t.Fatal(err)
@@ -115,7 +115,7 @@ func consumed(t testing.TB, cfg *Config, topics map[string]int, level kgo.Isolat
 			delete(stop, to)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var ids []string
 	for len(stop) > 0 {

@@ -167,7 +167,6 @@ func TestLogUndecided(t *testing.T) {
 	f := newFake(t)
 	defer f.Close()
 	cfg := f.config()
-	cfg.RequestTimeout, cfg.WriteTimeout = 200*time.Millisecond, 300*time.Millisecond
 	s := open(t, cfg)
 	defer shut(t, s)
 	l := openLog(t, s, "cti.inputs")
@@ -177,6 +176,8 @@ func TestLogUndecided(t *testing.T) {
 		t.Fatal(err)
 	}
 	fault := f.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.RequestTimedOut, Count: -1}) // after the append
+	patient := cfg.WriteTimeout
+	cfg.WriteTimeout = 2 * time.Second
 	if _, err := l.Append(t.Context(), all[2:]); err == nil {
 		t.Fatal("appended without an acknowledgement")
 	}
@@ -184,6 +185,7 @@ func TestLogUndecided(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	fault.Remove()
+	cfg.WriteTimeout = patient
 	offsets, err := l.Append(t.Context(), all[2:])
 	if err != nil || !slices.Equal(offsets, []int64{2, 3, 4}) {
 		t.Errorf("%v, %v", offsets, err)

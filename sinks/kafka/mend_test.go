@@ -45,6 +45,7 @@ func newSecured(t *testing.T) *fake {
 
 func (f *fake) loginConfig() *Config {
 	cfg := f.config()
+	cfg.RequestTimeout = 2 * time.Second // after which franz-go is asked why
 	cfg.SASL = SASL{Mechanism: mechanismPlain, Username: "pat", Password: core.NewSecret("pw")}
 	return cfg
 }

@@ -40,7 +40,7 @@ func stampNow(items []core.Item) []core.Item {
 
 func wantMissing(t testing.TB, s *Sink, items, want []core.Item) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	got, err := s.Missing(ctx, items)
 	if err != nil {
@@ -184,6 +184,7 @@ func TestMissingUnderFaults(t *testing.T) {
 	wantMissing(t, s, items, items[150:])
 
 	f.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.KafkaStorageError, Count: -1})
+	s.cfg.WriteTimeout = 2 * time.Second
 	if _, err := s.Missing(t.Context(), items); err == nil || !strings.Contains(err.Error(), "nothing came for 2s") {
 		t.Errorf("got %v", err)
 	}

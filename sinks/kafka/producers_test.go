@@ -226,7 +226,7 @@ func TestTwoProducers(t *testing.T) {
 				cfg.TopicPrefix = fmt.Sprintf("%s%d.%s.", base.TopicPrefix, i, client)
 				shut(t, open(t, &cfg)) // makes the topics, in its time
 				cfg.RequestTimeout, cfg.WriteTimeout = 200*time.Millisecond, 500*time.Millisecond
-				v := underFault(t, &cfg, open(t, &cfg), f, h, name, all[name])
+				v := underFault(t, &cfg, openHasty(t, &cfg), f, h, name, all[name])
 				if v != (verdict{}) {
 					t.Errorf("%s, %s: %+v", name, client, v)
 				}

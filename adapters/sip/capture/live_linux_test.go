@@ -17,6 +17,8 @@ import (
 	"github.com/ctigate/ctigate/adapters/sip/wire"
 )
 
+const patience = 30 * time.Second // of a test for something that must happen
+
 // openLive skips where the machine does not allow it.
 func openLive(tb testing.TB, c LiveConfig) *Live {
 	tb.Helper()
@@ -60,12 +62,12 @@ func (r *running) stop(t *testing.T) {
 		if err != nil {
 			t.Errorf("Run: %v", err)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("Run does not end with its context")
 	}
 }
 
-// next is the next packet, within 5 s.
+// next is the next packet.
 func (r *running) next(t *testing.T) wire.Packet {
 	t.Helper()
 	select {
@@ -73,8 +75,8 @@ func (r *running) next(t *testing.T) wire.Packet {
 		return p
 	case err := <-r.err:
 		t.Fatalf("Run ended: %v", err)
-	case <-time.After(5 * time.Second):
-		t.Fatal("no packet within 5 s")
+	case <-time.After(patience):
+		t.Fatal("no packet")
 	}
 	return wire.Packet{}
 }
@@ -247,7 +249,7 @@ func TestLiveInterfaceIsRemoved(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "interface ctgtap1: the interface went down or was removed") {
 			t.Errorf("Run: %v", err)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("Run goes on without its interface")
 	}
 }

@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	asked = 10 * time.Second // to wait for what comes
-	storm = time.Second      // in which a storm would show
+	asked = patience    // to wait for what comes
+	storm = time.Second // in which a storm would show
 )
 
 // TestAPBXThatEndsEverySubscriptionIsNotStormed: the first is renewed at once, the next ones after pauses.

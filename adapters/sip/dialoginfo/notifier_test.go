@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/emiago/sipgo/sip"
 )
@@ -153,6 +154,16 @@ func (n *notifier) request(r *sip.Request, send func([]byte)) {
 			full = "partial"
 		}
 		n.notify(w, document(user, w.seq, full), state)
+	}
+}
+
+// until waits for what comes by the network.
+func (n *notifier) until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain for it: %s", what)
+		}
 	}
 }
 

@@ -33,10 +33,7 @@ func TestRTCP(t *testing.T) {
 		phones[0].sendRTP(t, phones[0].next(0))
 		phones[1].sendRTP(t, phones[1].next(0))
 	}
-	s.until("both streams to be known", func(l adaptertest.Log) bool {
-		q := observations(l, call.LegQuality)
-		return len(q) >= 2 && q[0].Quality.Packets+q[1].Quality.Packets == 20
-	})
+	s.until("both streams to be known", func(l adaptertest.Log) bool { return packets(observations(l, call.LegQuality)) == 20 })
 	report := func(ssrc uint32, jitter uint32) []byte {
 		b, err := (&rtcp.ReceiverReport{SSRC: 1, Reports: []rtcp.ReceptionReport{{SSRC: ssrc, FractionLost: 64, TotalLost: 7, Jitter: jitter}}}).Marshal()
 		if err != nil {

@@ -316,7 +316,11 @@ func TestPipelined(t *testing.T) {
 	answered(t, c.invite("", offer(1, phones), metadata("complete", "")), phones)
 	c.send(c.text("INFO", 2, 0, "", "", "") + c.text("UPDATE", 3, 0, "", "application/sdp", offer(2, phones)) + c.text("BYE", 4, 0, "", "", ""))
 	for i, want := range []string{"2 INFO", "3 UPDATE", "4 BYE"} {
-		if m := c.receive(); m.code() != 200 || m.header.Get("Cseq") != want {
+		m := c.receive()
+		for m.header.Get("Cseq") == "1 INVITE" { // again, since the ACK was late
+			m = c.receive()
+		}
+		if m.code() != 200 || m.header.Get("Cseq") != want {
 			t.Errorf("answer %d is %s to %s", i+1, m.first, m.header.Get("Cseq"))
 		}
 	}
@@ -330,14 +334,32 @@ func TestIntervals(t *testing.T) {
 	for range 20 {
 		phones[0].sendRTP(t, phones[0].next(0))
 	}
-	l := s.until("two reports", func(l adaptertest.Log) bool { return len(of(l, "intervals;pa", call.LegQuality)) == 2 })
-	q := of(l, "intervals;pa", call.LegQuality)
-	if q[0].Quality.Packets != 20 || q[0].Quality.Final || q[1].Quality.Packets != 0 || len(q[1].Quality.Flags) != 1 || q[0].Native == q[1].Native {
-		t.Errorf("reports: %+v, %+v", q[0].Quality, q[1].Quality)
+	// A busy machine may have them in more intervals than one.
+	var heard, silent call.Observation
+	s.until("all packets, and an interval without", func(l adaptertest.Log) bool {
+		q := of(l, "intervals;pa", call.LegQuality)
+		for i := 1; i < len(q); i++ {
+			if q[i-1].Quality.Packets > 0 && q[i].Quality.Packets == 0 && packets(q[:i]) == 20 {
+				heard, silent = q[i-1], q[i]
+				return true
+			}
+		}
+		return false
+	})
+	if heard.Quality.Final || silent.Quality.Final || len(silent.Quality.Flags) != 1 || heard.Native == silent.Native {
+		t.Errorf("reports: %+v, %+v", heard.Quality, silent.Quality)
 	}
-	if src := q[0].Quality.Source; src != phones[0].LocalAddr().String() || q[0].Quality.Destination != phones[0].to.String() {
-		t.Errorf("from %s to %s", src, q[0].Quality.Destination)
+	if src := heard.Quality.Source; src != phones[0].LocalAddr().String() || heard.Quality.Destination != phones[0].to.String() {
+		t.Errorf("from %s to %s", src, heard.Quality.Destination)
 	}
+}
+
+// packets is how many these reports tell of.
+func packets(reports []call.Observation) (n uint64) {
+	for _, o := range reports {
+		n += o.Quality.Packets
+	}
+	return n
 }
 
 // TestStop: a server that stops takes leave of its clients, and clears nothing.

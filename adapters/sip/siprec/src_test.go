@@ -55,7 +55,7 @@ func serve(t testing.TB, change func(c *Config)) *server {
 		select {
 		case err := <-done:
 			return err
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			panic("the server does not stop")
 		}
 	}
@@ -70,7 +70,7 @@ func serve(t testing.TB, change func(c *Config)) *server {
 // until waits for what was emitted to satisfy ok.
 func (s *server) until(what string, ok func(l adaptertest.Log) bool) adaptertest.Log {
 	s.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		l := s.rec.Log()
 		if ok(l) {
@@ -198,7 +198,7 @@ func (m msg) code() int {
 // receive reads the next message, of any kind.
 func (c *client) receive() msg {
 	c.t.Helper()
-	m, err := c.tryReceive(5 * time.Second)
+	m, err := c.tryReceive(time.Minute)
 	if err != nil {
 		c.t.Fatalf("reading a response: %v", err)
 	}
