@@ -167,6 +167,7 @@ func (p *loop) takeOver(ctx context.Context, gen uint64, before string) error {
 		return fmt.Errorf("taking over: %w", err)
 	}
 	f.paused.Store(true)
+	f.again = again{} // the stint reads it from the journal, where it is not held
 	r.begin(x)
 	r.stint.own = f.own
 	defer context.AfterFunc(ctx, r.stint.cancel)()

@@ -256,13 +256,12 @@ func (f *follower) begin(last *entry, end int64) (next int64) {
 	p := f.r.loop
 	f.saved, f.taken, f.unsure = assembly{}, assembly{}, unsures{}
 	next = f.rest(last, end)
-	after := f.again.logged
-	if f.own {
-		after = max(after, p.nth)
+	if f.own { // what the stint left is in the state, until another node turns out to own the links
+		return next
 	}
-	p.holdAgain(after, f.again.parts)
+	p.holdAgain(f.again.logged, f.again.parts)
 	f.again = again{}
-	if !f.own && f.held.n > 0 { // what lies before the checkpoint may tell of it
+	if f.held.n > 0 { // what lies before the checkpoint may tell of it
 		next = min(next, f.toldTo+1)
 	}
 	return next

@@ -86,6 +86,33 @@ func TestJournalOfALostStintAndAnotherOwner(t *testing.T) {
 	onlyOnce(t, store.items)
 }
 
+// The same, but the node finds the log as it left it first, and goes on from its own journal: when another node turns out to
+// own the links, what the log has not is held.
+func TestJournalOfALostStintIsHeldLater(t *testing.T) {
+	log, store, frames := newMemoryLog(), &resumer{}, talk(0, "a")
+	b := newNode(t, "a", unloggedJournal(t, log, store, frames[:4], false), log, store)
+	b.pen.away.Store(true)
+	b.takeOver(t, 2)
+	b.lose(t)
+	eventually(t, "its own state", func() (own bool) {
+		must(t, b.do(t.Context(), func() { own = b.follower.own }))
+		return own
+	})
+	must(t, b.do(t.Context(), func() {
+		f := b.follower
+		if f.held.n > 0 {
+			t.Errorf("%d are held though they are in the state", f.held.n)
+		}
+		b.loop.lose(f)
+		f.begin(&entry{node: "c", gen: 3, turn: f.last.turn + 1}, 1)
+		if f.held.n == 0 {
+			t.Error("what the log has not is not held")
+		}
+	}))
+	b.pen.away.Store(false)
+	b.end(t)
+}
+
 // A node goes on from its journal while the log takes nothing: no sink is given what the log has not.
 func TestNothingIsDeliveredBeforeItIsLogged(t *testing.T) {
 	log, store, frames := newMemoryLog(), &resumer{}, talk(0, "a")
