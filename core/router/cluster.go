@@ -310,10 +310,13 @@ func (p *loop) goOnFrom(f *follower) {
 		return
 	}
 	wall, _ := p.readClock()
-	p.ahead = max(0, f.toldNow+call.Time(time.Since(f.toldAt).Microseconds())-wall)
+	p.ahead = f.toldNow + call.Time(time.Since(f.toldAt).Microseconds()) - wall
 	if p.ahead < sameClock {
 		p.ahead = 0
+		return
 	}
+	p.r.log.Warn("cluster: this node's clock is behind that of the owner before: time goes on from there; keep them together (NTP)",
+		"by", time.Duration(p.ahead)*time.Microsecond)
 }
 
 // sameClock is less than what two clocks that are kept together, and the way between, differ by.
