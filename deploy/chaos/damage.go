@@ -99,6 +99,8 @@ func (r *run) mountJournals() error {
 // fillDisk leaves no room beside the journal, and makes room again.
 func (r *run) fillDisk(f fault) {
 	n := r.nodes[f.target]
+	n.disk.Lock()
+	defer n.disk.Unlock()
 	name := filepath.Join(n.journal(), "filler")
 	file, err := os.Create(name)
 	if err != nil {

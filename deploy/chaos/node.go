@@ -32,6 +32,7 @@ type node struct {
 	peers   map[string]*proxy // to the others, by name
 
 	life sync.Mutex // held while it is ended and started again
+	disk sync.Mutex // held while its disk is full
 
 	mu      sync.Mutex
 	cmd     *exec.Cmd

@@ -81,15 +81,18 @@ func (j *judge) excuses(e *call.Event) bool {
 		held.Type = call.ConnectionHeld
 		return j.toldOf(e) || !j.toldOf(&held)
 	case call.ConnectionAlerting, call.ConnectionConnected, call.ConnectionHeld, call.DTMFReceived:
-		return j.toldOf(e)
+		return j.toldOf(e) || j.neverShown(e)
 	}
 	return true
 }
 
-// neverShown reports whether the leg that e ends began in a gap and was over before the snapshot that followed was told of:
-// no snapshot shows it, and its end alone does not tell what it was.
+// neverShown reports whether e's leg began in a gap and was over before the snapshot that followed was told of: no snapshot
+// shows it, and what is heard of it since does not tell what it was.
 func (j *judge) neverShown(e *call.Event) bool {
-	began, ended := j.began[e.ConnectionID], e.Time.Received.Std()
+	began, ended := j.began[e.ConnectionID], j.over[e.ConnectionID]
+	if ended.IsZero() {
+		return false
+	}
 	return slices.ContainsFunc(j.gaps, func(g gap) bool {
 		if g.sw != e.Switch.ID || !g.overlaps(began, began) {
 			return false

@@ -97,7 +97,7 @@ type Report struct {
 
 // Judge compares.
 func Judge(c *Case) *Report {
-	j := &judge{c: c, by: map[string][]*event{}, calls: map[string]*told{}, legs: map[string]string{}, began: map[string]time.Time{}, homes: map[string][]string{}}
+	j := &judge{c: c, by: map[string][]*event{}, calls: map[string]*told{}, legs: map[string]string{}, began: map[string]time.Time{}, over: map[string]time.Time{}, homes: map[string][]string{}}
 	for _, step := range []func(){j.readWitnessLives, j.read, j.readGaps, j.readWitness, j.inOrder, j.ended, j.lastStates, j.nothingMissing,
 		j.agentsAgree, j.nothingInvented, j.truth, j.writers, j.causes} {
 		step()
@@ -149,6 +149,7 @@ type judge struct {
 	lives map[string]*life     // call id → by the witness
 	legs  map[string]string    // connection id → call id, by the witness
 	began map[string]time.Time // connection id → when the witness first heard of it
+	over  map[string]time.Time // connection id → when the witness heard of its end
 	homes map[string][]string  // connection id → every call it was in, by the witness
 }
 
@@ -321,6 +322,9 @@ func (j *judge) readWitnessLives() {
 			}
 			if j.began[e.ConnectionID].IsZero() {
 				j.began[e.ConnectionID] = at
+			}
+			if e.Type == call.ConnectionCleared {
+				j.over[e.ConnectionID] = at
 			}
 		}
 	}

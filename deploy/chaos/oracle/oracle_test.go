@@ -286,3 +286,21 @@ func TestTroubleHasSlack(t *testing.T) {
 		t.Error("wrong")
 	}
 }
+
+// Nothing need be told of legs that began in a gap and were over before the snapshot; of those that it shows, everything since.
+func TestLegsThatNoSnapshotShows(t *testing.T) {
+	for reconciled, missing := range map[call.Time]bool{25 * call.Second: false, 12 * call.Second: true} { // the second call lives from 10 s to 18 s
+		c := healthy()
+		second := c.Witness[slices.IndexFunc(c.Witness, func(e *call.Event) bool { return strings.HasSuffix(e.ConnectionID, "/x") })].CallID
+		c.Messages = slices.DeleteFunc(c.Messages, func(m Message) bool { return m.subject() == second })
+		told := &call.Event{ID: "reconciled", Type: call.SourceReconciled, Switch: pbx, Source: &call.Source{}}
+		told.Time.Received = start + reconciled
+		from, to := start+10*call.Second, start+11*call.Second
+		c.Messages = append(c.Messages, publish([]*call.Event{gapEvent(from, to), told})...)
+		c.Troubles = []Trouble{{Switch: "fs", From: from.Std(), To: to.Std(), Blind: true}}
+		rep := Judge(c)
+		if found := slices.ContainsFunc(rep.Violations, func(v Violation) bool { return v.Kind == Missing }); found != missing {
+			t.Errorf("with a snapshot at %d s: %v", reconciled/call.Second, rep.Violations)
+		}
+	}
+}
