@@ -52,34 +52,28 @@ func (g *clockRig) lost() {
 	g.p.handle(g.up())
 }
 
+// back is by how much the clock is set back.
+const back = -time.Minute
+
+// setBackAfter sets the clock back when the loop has stood still for so long, and the link is lost a while later.
+func setBackAfter(still time.Duration) func(g *clockRig) call.Time {
+	return func(g *clockRig) call.Time {
+		heard := g.wall() + call.Time(back.Microseconds())
+		time.Sleep(still)
+		g.jump = back
+		g.beat(5 * time.Second)
+		g.lost()
+		return heard
+	}
+}
+
 // TestGapsOfASetClock: a gap begins when the link was last heard, by the clock as it is at its end, whatever that clock was
 // set to meanwhile and whether anybody looked at it.
 func TestGapsOfASetClock(t *testing.T) {
-	const back = -time.Minute
 	for name, do := range map[string]func(g *clockRig) (heard call.Time){
-		"set back": func(g *clockRig) call.Time {
-			heard := g.wall() + call.Time(back.Microseconds())
-			g.jump = back
-			g.beat(time.Second)
-			g.lost()
-			return heard
-		},
-		"set back while the loop stood still": func(g *clockRig) call.Time {
-			heard := g.wall() + call.Time(back.Microseconds())
-			time.Sleep(30 * time.Second)
-			g.jump = back
-			g.beat(5 * time.Second)
-			g.lost()
-			return heard
-		},
-		"set back while it stood still for longer": func(g *clockRig) call.Time {
-			heard := g.wall() + call.Time(back.Microseconds())
-			time.Sleep(10 * time.Minute)
-			g.jump = back
-			g.beat(5 * time.Second)
-			g.lost()
-			return heard
-		},
+		"set back":                                 setBackAfter(0),
+		"set back while the loop stood still":      setBackAfter(30 * time.Second),
+		"set back while it stood still for longer": setBackAfter(10 * time.Minute),
 		"set right again": func(g *clockRig) call.Time {
 			g.jump = back
 			g.beat(time.Second)
@@ -120,7 +114,7 @@ func TestGapsOfASetClock(t *testing.T) {
 func TestGapOfAClockSetRightMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newClockRig(t)
-		g.jump = -time.Minute
+		g.jump = back
 		g.beat(time.Second)
 		g.frame()
 		g.p.handle(&message{kind: msgDown, link: g.l, at: g.wall(), text: "lost"})
